@@ -1,0 +1,64 @@
+"""Convolution, norm, RoI pooling, NMS, losses, mask pasting: pure functions and small modules."""
+
+from torch.nn import BatchNorm2d, ConvTranspose2d, Linear
+from torch.nn.functional import interpolate
+from torchvision.ops import RoIPool as ROIPool
+from torchvision.ops import nms, roi_align
+
+from panomask.layers.batch_norm import (
+    FrozenBatchNorm2d,
+    LayerNorm,
+    NaiveSyncBatchNorm,
+    SyncBatchNorm,
+    get_norm,
+)
+from panomask.layers.blocks import CNNBlockBase
+from panomask.layers.device import resolve_device
+from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
+from panomask.layers.mask_paste import paste_masks_in_image
+from panomask.layers.memory import retry_if_cuda_oom
+from panomask.layers.nms import batched_nms
+from panomask.layers.roi_align import ROIAlign
+from panomask.layers.shape_spec import ShapeSpec
+from panomask.layers.wrappers import (
+    Conv2d,
+    cat,
+    cross_entropy,
+    empty_input_loss_func_wrapper,
+    move_device_like,
+    nonzero_tuple,
+    shapes_to_tensor,
+)
+
+__all__ = [
+    "BatchNorm2d",
+    "CNNBlockBase",
+    "Conv2d",
+    "ConvTranspose2d",
+    "FrozenBatchNorm2d",
+    "LayerNorm",
+    "Linear",
+    "NaiveSyncBatchNorm",
+    "ROIAlign",
+    "ROIPool",
+    "ShapeSpec",
+    "SyncBatchNorm",
+    "batched_nms",
+    "cat",
+    "ciou_loss",
+    "cross_entropy",
+    "diou_loss",
+    "empty_input_loss_func_wrapper",
+    "get_norm",
+    "giou_loss",
+    "interpolate",
+    "move_device_like",
+    "nms",
+    "nonzero_tuple",
+    "paste_masks_in_image",
+    "resolve_device",
+    "retry_if_cuda_oom",
+    "roi_align",
+    "shapes_to_tensor",
+    "smooth_l1_loss",
+]

@@ -1,0 +1,35 @@
+"""Containers for boxes, instances, images, masks and keypoints."""
+
+from panomask.structures.boxes import (
+    Boxes,
+    BoxMode,
+    matched_pairwise_iou,
+    pairwise_intersection,
+    pairwise_ioa,
+    pairwise_iou,
+    pairwise_point_box_distance,
+)
+from panomask.structures.image_list import ImageList
+from panomask.structures.instances import Instances
+from panomask.structures.keypoints import Keypoints, heatmaps_to_keypoints
+from panomask.structures.masks import BitMasks, PolygonMasks, ROIMasks
+from panomask.structures.rasterization import polygons_to_bitmask, rasterize_polygons_within_box
+
+__all__ = [
+    "BitMasks",
+    "BoxMode",
+    "Boxes",
+    "ImageList",
+    "Instances",
+    "Keypoints",
+    "PolygonMasks",
+    "ROIMasks",
+    "heatmaps_to_keypoints",
+    "matched_pairwise_iou",
+    "pairwise_intersection",
+    "pairwise_ioa",
+    "pairwise_iou",
+    "pairwise_point_box_distance",
+    "polygons_to_bitmask",
+    "rasterize_polygons_within_box",
+]

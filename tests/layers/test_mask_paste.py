@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+import panomask.layers.mask_paste as mask_paste
+from panomask.layers import paste_masks_in_image
+
+HEIGHT, WIDTH = 40, 50
+
+
+@pytest.fixture
+def masks_and_boxes() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(6, 28, 28, generator=generator)
+    masks = F.avg_pool2d(masks[:, None], 7, 1, 3)[:, 0] * 1.1
+    corners = torch.rand(6, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT]) - 8
+    boxes = torch.cat([corners, corners + 3 + 40 * torch.rand(6, 2, generator=generator)], dim=1)
+    return masks, boxes
+
+
+def _hat_weights(low: torch.Tensor, high: torch.Tensor, pixels: int, cells: int) -> torch.Tensor:
+    """Bilinear weights (pixels, cells) of one axis by definition: hats around the cells' centres."""
+    at = (torch.arange(pixels) + 0.5 - low) / (high - low) * cells - 0.5
+    return (1 - (at[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+
+
+def _soft(masks: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    pasted = []
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        rows, columns = _hat_weights(y0, y1, HEIGHT, 28), _hat_weights(x0, x1, WIDTH, 28)
+        pasted.append(rows @ mask @ columns.T)
+    return torch.stack(pasted)
+
+
+def test_a_full_mask_fills_its_box():
+    out = paste_masks_in_image(torch.ones(1, 28, 28), torch.tensor([[3.0, 2.0, 9.0, 7.0]]), (10, 12))
+    expected = torch.zeros(1, 10, 12, dtype=torch.bool)
+    expected[0, 2:7, 3:9] = True
+    assert torch.equal(out, expected)
+
+
+def test_halves_of_a_mask():
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    out = paste_masks_in_image(mask, torch.tensor([[0.0, 0.0, 8.0, 8.0]]), (8, 8))
+    assert out[0].tolist() == [[True] * 4 + [False] * 4] * 8
+
+
+def test_equals_the_definition(masks_and_boxes):
+    masks, boxes = masks_and_boxes
+    out = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
+    assert out.dtype == torch.bool
+    assert out.float().mean() > 0.05
+    assert (out != (_soft(masks, boxes) >= 0.5)).float().mean() < 1e-4
+
+
+def test_soft_values_for_a_negative_threshold(masks_and_boxes):
+    masks, boxes = masks_and_boxes
+    masks = masks.clamp(max=1)
+    out = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH), threshold=-1)
+    assert out.dtype == torch.uint8
+    inside = paste_masks_in_image(torch.ones_like(masks), boxes, (HEIGHT, WIDTH))
+    difference = (out.float() - _soft(masks, boxes) * 255)[inside]
+    assert (difference.abs() <= 1.001).all()
+
+
+def test_pasting_all_at_once_equals_pasting_box_by_box(masks_and_boxes):
+    """The path of other devices, which samples every pixel, run on the CPU."""
+    masks, boxes = masks_and_boxes
+    alone = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
+    whole = mask_paste._sample_masks(masks, boxes, (0, 0, WIDTH, HEIGHT)) >= 0.5
+    assert torch.equal(alone, whole)
+
+
+@pytest.mark.parametrize("pixels", [1, 100, 3 * WIDTH])
+def test_chunks_of_rows_change_nothing(masks_and_boxes, monkeypatch, pixels):
+    expected = paste_masks_in_image(*masks_and_boxes, (HEIGHT, WIDTH))
+    monkeypatch.setattr(mask_paste, "MAX_SAMPLED_PIXELS", pixels)
+    assert torch.equal(paste_masks_in_image(*masks_and_boxes, (HEIGHT, WIDTH)), expected)
+
+
+@pytest.mark.parametrize("threshold, dtype", [(0.5, torch.bool), (-1, torch.uint8)])
+def test_no_masks(threshold, dtype):
+    out = paste_masks_in_image(torch.zeros(0, 28, 28), torch.zeros(0, 4), (5, 6), threshold)
+    assert out.shape == (0, 5, 6)
+    assert out.dtype == dtype
+
+
+@pytest.mark.parametrize("box", [[60.0, 5, 80, 9], [-9.0, -9, -2, -2], [3.0, 3, 3, 9]])
+def test_boxes_outside_the_image_or_without_area_leave_it_empty(box):
+    assert not paste_masks_in_image(torch.ones(1, 28, 28), torch.tensor([box]), (HEIGHT, WIDTH)).any()
+
+
+def test_half_precision_and_integer_masks(masks_and_boxes):
+    masks, boxes = masks_and_boxes
+    masks = (masks > 0.5).float()
+    expected = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
+    for dtype in (torch.float16, torch.uint8, torch.bool):
+        assert torch.equal(paste_masks_in_image(masks.to(dtype), boxes, (HEIGHT, WIDTH)), expected)

@@ -1,0 +1,46 @@
+import numpy as np
+import torch
+
+from panomask.structures import polygons_to_bitmask, rasterize_polygons_within_box
+
+SQUARE = np.array([2, 1, 6, 1, 6, 4, 2, 4], float)
+
+
+def test_a_rectangle_covers_its_pixels():
+    mask = polygons_to_bitmask([SQUARE], 6, 8)
+    expected = np.zeros((6, 8), bool)
+    expected[1:4, 2:6] = True
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_rings_are_united():
+    mask = polygons_to_bitmask([SQUARE, SQUARE + 1], 8, 8)
+    assert mask.sum() == 12 + 12 - 6
+
+
+def test_no_polygons():
+    assert not polygons_to_bitmask([], 3, 4).any()
+    assert rasterize_polygons_within_box([], [0, 0, 5, 5], 7).shape == (7, 7)
+
+
+def test_inside_its_own_box_a_rectangle_is_full():
+    assert rasterize_polygons_within_box([SQUARE], [2, 1, 6, 4], 14).all()
+
+
+def test_inside_a_wider_box():
+    # x 2..6 of 0..8 are the cells 2..6 of 8; y 1..4 of 1..7 are the upper half.
+    mask = rasterize_polygons_within_box([SQUARE], np.array([0, 1, 8, 7], np.float32), 8)
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[:4, 2:6] = True
+    assert torch.equal(mask, expected)
+
+
+def test_the_polygons_are_not_changed():
+    before = SQUARE.copy()
+    rasterize_polygons_within_box([SQUARE], [1, 1, 3, 3], 4)
+    np.testing.assert_array_equal(SQUARE, before)
+
+
+def test_a_box_without_area_does_not_divide_by_zero():
+    assert rasterize_polygons_within_box([SQUARE], [3, 2, 3, 2], 4).shape == (4, 4)
