@@ -1,0 +1,185 @@
+"""Optimizers, their parameter groups, and gradient clipping."""
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from panomask.config import CfgNode
+from panomask.errors import InputError
+
+NORM_TYPES = (
+    nn.modules.batchnorm._BatchNorm,  # 1d, 2d, 3d and SyncBatchNorm
+    nn.GroupNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+"""Layers whose parameters decay by WEIGHT_DECAY_NORM."""
+
+_Optimizer = TypeVar("_Optimizer", torch.optim.Optimizer, type[torch.optim.Optimizer])
+
+
+class GradientClipType(Enum):
+    """How SOLVER.CLIP_GRADIENTS clips the gradient of each parameter."""
+
+    VALUE = "value"  # every element to [-CLIP_VALUE, CLIP_VALUE]
+    NORM = "norm"  # the whole to a NORM_TYPE-norm of at most CLIP_VALUE
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of SOLVER.OPTIMIZER over the parameters of `model` that require a gradient.
+
+    Raises InputError for an unknown optimizer or clipping type, for settings that torch refuses, and for a
+    model without anything to train.
+    """
+    solver = cfg.SOLVER
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    if not groups:
+        raise InputError(f"nothing to train: no parameter of {type(model).__name__} requires a gradient")
+    try:
+        optimizer = _build_plain_optimizer(cfg, groups)
+    except ValueError as error:
+        raise InputError(f"SOLVER: {error}") from error
+    return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def _build_plain_optimizer(cfg: CfgNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    solver = cfg.SOLVER
+    shared = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+    if solver.OPTIMIZER == "SGD":
+        return torch.optim.SGD(groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **shared)
+    if solver.OPTIMIZER == "ADAMW":
+        return torch.optim.AdamW(groups, betas=tuple(solver.ADAMW_BETAS), **shared)
+    raise ValueError(f"OPTIMIZER is {solver.OPTIMIZER!r}; allowed are 'SGD', 'ADAMW'")
+
+
+def get_default_optimizer_params(
+    model: nn.Module,
+    base_lr: float | None = None,
+    weight_decay: float | None = None,
+    weight_decay_norm: float | None = None,
+    bias_lr_factor: float | None = 1.0,
+    weight_decay_bias: float | None = None,
+    lr_factor_func: Callable[[str], float] | None = None,
+    overrides: dict[str, dict[str, float]] | None = None,
+) -> list[dict[str, Any]]:
+    """Parameter groups for a torch optimizer: every parameter that requires a gradient, once.
+
+    Args:
+        base_lr, weight_decay: of parameters that nothing below concerns; None: the optimizer's own.
+        weight_decay_norm: weight decay of the parameters of normalisation layers; None: as for others.
+        bias_lr_factor: learning rate of parameters named "bias", as a multiple of `base_lr`.
+        weight_decay_bias: weight decay of parameters named "bias", in normalisation layers too; None: as for
+        others. lr_factor_func: a parameter's full name -> the factor on its learning rate. overrides: a
+        parameter's last name, such as "embedding" -> {hyperparameter: value}; these come last.
+
+    Returns:
+        Groups `{"params": [...], hyperparameter: value, ...}`, one for each set of hyperparameters, in the
+        order in which the model first has them.
+
+    Raises ValueError when a factor is given without `base_lr`, or when `overrides` has "bias" beside
+    arguments above that concern biases.
+    """
+    overrides = dict(overrides or {})
+    bias: dict[str, float] = {}
+    if bias_lr_factor is not None and bias_lr_factor != 1.0:
+        if base_lr is None:
+            raise ValueError("bias_lr_factor needs base_lr")
+        bias["lr"] = base_lr * bias_lr_factor
+    if weight_decay_bias is not None:
+        bias["weight_decay"] = weight_decay_bias
+    if bias and "bias" in overrides:
+        raise ValueError("overrides for 'bias' conflict with bias_lr_factor or weight_decay_bias")
+    if bias:
+        overrides["bias"] = bias
+    if lr_factor_func is not None and base_lr is None:
+        raise ValueError("lr_factor_func needs base_lr")
+
+    params: list[dict[str, Any]] = []
+    for full_name, module, name, parameter in _trainable_parameters(model):
+        hyperparameters: dict[str, Any] = {}
+        if base_lr is not None:
+            hyperparameters["lr"] = base_lr * (lr_factor_func(full_name) if lr_factor_func else 1.0)
+        if weight_decay is not None:
+            hyperparameters["weight_decay"] = weight_decay
+        if weight_decay_norm is not None and isinstance(module, NORM_TYPES):
+            hyperparameters["weight_decay"] = weight_decay_norm
+        hyperparameters.update(overrides.get(name, {}))
+        params.append({"params": [parameter], **hyperparameters})
+    return reduce_param_groups(params)
+
+
+def _trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """(full name, module, last name, parameter) of all that learn; a shared one at its first place."""
+    seen: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                yield f"{module_name}.{name}".lstrip("."), module, name, parameter
+
+
+def reduce_param_groups(params: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Joins groups with equal hyperparameters: few large groups let torch update many parameters at once."""
+    joined: dict[frozenset[tuple[str, Any]], dict[str, Any]] = {}
+    for group in params:
+        hyperparameters = {name: value for name, value in group.items() if name != "params"}
+        target = joined.setdefault(frozenset(hyperparameters.items()), {"params": [], **hyperparameters})
+        members = group["params"]
+        target["params"].extend([members] if isinstance(members, torch.Tensor) else members)
+    return list(joined.values())
+
+
+def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: _Optimizer) -> _Optimizer:
+    """`optimizer`, an instance or a class, clipping gradients before each step as SOLVER.CLIP_GRADIENTS says.
+
+    An instance is changed in place and returned; of a class a subclass is returned. Gradients are clipped for
+    each parameter by itself. Raises InputError for an unknown CLIP_TYPE.
+    """
+    clip = _build_clipper(cfg)
+    if clip is None:
+        return optimizer
+
+    def clip_all(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    clip(parameter)
+
+    if isinstance(optimizer, torch.optim.Optimizer):
+        optimizer.register_step_pre_hook(clip_all)
+        return optimizer
+
+    class WithGradientClipping(optimizer):  # type: ignore[valid-type,misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.register_step_pre_hook(clip_all)
+
+    WithGradientClipping.__name__ = f"{optimizer.__name__}WithGradientClipping"
+    return WithGradientClipping
+
+
+def _build_clipper(cfg: CfgNode) -> Callable[[nn.Parameter], Any] | None:
+    """What clips the gradient of one parameter in place; None where nothing is to be clipped."""
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    if not clipping.ENABLED:
+        return None
+    limit, norm_type = clipping.CLIP_VALUE, clipping.NORM_TYPE
+    if clipping.CLIP_TYPE == GradientClipType.VALUE.value:
+        return lambda parameter: clip_grad_value_(parameter, limit)
+    if clipping.CLIP_TYPE == GradientClipType.NORM.value:
+        return lambda parameter: clip_grad_norm_(parameter, limit, norm_type)
+    raise InputError(
+        f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clipping.CLIP_TYPE!r}; allowed are 'value', 'norm'"
+    )

@@ -1,0 +1,46 @@
+"""The defaults equal Detectron2's, recorded in golden_config_defaults.json."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from panomask.config import get_cfg
+from panomask.config.node import flatten
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_config_defaults.json").read_text())
+OURS = {
+    "DATASETS.ON_BAD_ANNOTATION": "refuse",
+    "LOG_PERIOD": 20,
+    "SOLVER.ADAMW_BETAS": [0.9, 0.999],
+    "SOLVER.OPTIMIZER": "SGD",
+    "TEST.SHEET_IMAGES": 8,
+}
+
+
+def as_json(value):
+    return json.loads(json.dumps(value))
+
+
+def test_every_key_of_detectron2_and_ours_on_top():
+    assert len(GOLDEN) == 192
+    assert {key: as_json(value) for key, value in flatten(get_cfg())} == {**GOLDEN, **OURS}
+
+
+@pytest.mark.parametrize("key", sorted(GOLDEN))
+def test_default_has_the_golden_type(key):
+    value = dict(flatten(get_cfg()))[key]
+    assert type(as_json(value)) is type(GOLDEN[key])  # 1.0 and 1 are equal, but not the same setting
+
+
+def test_register_starts_empty():
+    assert get_cfg().DATASETS.REGISTER == {}
+
+
+def test_get_cfg_returns_a_fresh_copy():
+    first = get_cfg()
+    first.SOLVER.BASE_LR = 9.0
+    first.MODEL.PIXEL_MEAN.append(4.0)
+    second = get_cfg()
+    assert second.SOLVER.BASE_LR == 0.001
+    assert len(second.MODEL.PIXEL_MEAN) == 3
