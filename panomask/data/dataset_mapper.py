@@ -1,0 +1,167 @@
+"""`DatasetMapper`: from a dataset dict to the model's input."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from panomask.config import CfgNode, configurable
+from panomask.data import detection_utils
+from panomask.data import transforms as T
+from panomask.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class DatasetMapper:
+    """Read the image, augment it together with its annotations, make tensors of both.
+
+    The result is the dataset dict (a copy) with
+
+        image      (C, H, W) uint8 tensor, channels as `image_format` says
+        instances  in training: `Instances` with gt_boxes, gt_classes and, as asked for, gt_masks,
+                   gt_keypoints; crowds and objects that the augmentation has cut off are left out
+        sem_seg    (H, W) int64 tensor, if the dict names a `sem_seg_file_name`
+
+    and without `annotations` and `sem_seg_file_name`. It is a default to start from: research with other data
+    writes its own callable or overrides `_transform_annotations`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str,
+        use_instance_mask: bool = False,
+        use_keypoint: bool = False,
+        instance_mask_format: str = "polygon",
+        keypoint_hflip_indices: Sequence[int] | np.ndarray | None = None,
+        precomputed_proposal_topk: int | None = None,
+        recompute_boxes: bool = False,
+    ):
+        """
+        Args:
+            is_train: keep annotations; at test time only the image (and sem_seg) is made.
+            augmentations: applied in order.
+            image_format: as `format` of `read_image`.
+            use_instance_mask: make gt_masks of the annotations' segmentation.
+            use_keypoint: make gt_keypoints of the annotations' keypoints.
+            instance_mask_format: "polygon" or "bitmask", see `annotations_to_instances`.
+            keypoint_hflip_indices: see `create_keypoint_hflip_indices`.
+            precomputed_proposal_topk: must be None: proposals from files are not read.
+            recompute_boxes: make gt_boxes tight around the augmented masks (which a crop has cut).
+        """
+        if recompute_boxes and not use_instance_mask:
+            raise ValueError("recompute_boxes needs use_instance_mask: boxes are recomputed from masks")
+        if precomputed_proposal_topk is not None:
+            raise InputError("precomputed proposals (MODEL.LOAD_PROPOSALS) are not supported; set it False")
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.use_instance_mask = use_instance_mask
+        self.use_keypoint = use_keypoint
+        self.instance_mask_format = instance_mask_format
+        self.keypoint_hflip_indices = keypoint_hflip_indices
+        self.recompute_boxes = recompute_boxes
+        logger.info("Augmentations in %s: %s", "training" if is_train else "inference", self.augmentations)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        augmentations = detection_utils.build_augmentation(cfg, is_train)
+        is_cropped = cfg.INPUT.CROP.ENABLED and is_train
+        if is_cropped:
+            augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        hflip_indices = None
+        if cfg.MODEL.KEYPOINT_ON and is_train:
+            hflip_indices = detection_utils.create_keypoint_hflip_indices(cfg.DATASETS.TRAIN)
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+            "use_instance_mask": cfg.MODEL.MASK_ON,
+            "use_keypoint": cfg.MODEL.KEYPOINT_ON,
+            "instance_mask_format": cfg.INPUT.MASK_FORMAT,
+            "keypoint_hflip_indices": hflip_indices,
+            "recompute_boxes": bool(is_cropped and cfg.MODEL.MASK_ON),
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one dataset dict, which stays as it is. Bad input is an `InputError` that names the image."""
+        dataset_dict = copy.deepcopy(dataset_dict)
+        file_name = str(dataset_dict["file_name"])
+        image = detection_utils.read_image(file_name, format=self.image_format)
+        detection_utils.check_image_size(dataset_dict, image)
+        sem_seg = None
+        if "sem_seg_file_name" in dataset_dict:
+            sem_seg = detection_utils.read_image(dataset_dict.pop("sem_seg_file_name"), "L").squeeze(2)
+
+        aug_input = T.AugInput(image, sem_seg=sem_seg)
+        transforms = self.augmentations(aug_input)
+        image = aug_input.image
+        dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (C, H, W)
+        if aug_input.sem_seg is not None:
+            dataset_dict["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+        if not self.is_train:
+            dataset_dict.pop("annotations", None)
+        elif "annotations" in dataset_dict:
+            try:
+                self._transform_annotations(dataset_dict, transforms, image.shape[:2])
+            except InputError as error:
+                raise InputError(f"{file_name}: {error}") from error
+        return dataset_dict
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]
+    ) -> None:
+        """Replace `annotations` of the dict by `instances`, in place.
+
+        Args:
+            transforms: what was applied to the image.
+            image_shape: (height, width) of the augmented image.
+        """
+        annotations = dataset_dict.pop("annotations")
+        objects = [self._select_fields(i, anno) for i, anno in enumerate(annotations) if not _is_crowd(anno)]
+        transformed = [
+            detection_utils.transform_instance_annotations(
+                obj, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices
+            )
+            for obj in objects
+        ]
+        instances = detection_utils.annotations_to_instances(
+            transformed, image_shape, mask_format=self.instance_mask_format
+        )
+        if self.recompute_boxes and instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        dataset_dict["instances"] = detection_utils.filter_empty_instances(instances)
+
+    def _select_fields(self, position: int, annotation: dict[str, Any]) -> dict[str, Any]:
+        """The annotation without what the model does not use, and surely with what it does."""
+        annotation = dict(annotation)
+        if not self.use_instance_mask:
+            annotation.pop("segmentation", None)
+        elif not _has_segmentation(annotation):
+            raise InputError(
+                f"object {position} has no segmentation, but MODEL.MASK_ON is True: add masks to the"
+                " annotation"
+                " file, or set MODEL.MASK_ON False to train on boxes alone"
+            )
+        if not self.use_keypoint:
+            annotation.pop("keypoints", None)
+        elif not annotation.get("keypoints") and self.keypoint_hflip_indices is not None:
+            # COCO's way to say "not labelled": every keypoint with visibility 0
+            annotation["keypoints"] = [0.0] * (3 * len(self.keypoint_hflip_indices))
+        return annotation
+
+
+def _is_crowd(annotation: dict[str, Any]) -> bool:
+    return annotation.get("iscrowd", 0) != 0
+
+
+def _has_segmentation(annotation: dict[str, Any]) -> bool:
+    segmentation = annotation.get("segmentation")
+    return segmentation is not None and len(segmentation) > 0

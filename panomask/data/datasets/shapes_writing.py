@@ -1,0 +1,133 @@
+"""Writes the embedded data set `shapes` to disk, whole or not at all.
+
+    shapes/v1/version.json
+    shapes/v1/annotations/{instances,keypoints,panoptic}_{train,val}.json
+    shapes/v1/{train,val}/000001.png ...
+    shapes/v1/panoptic_{train,val}/000001.png ...
+
+Pictures are PNG: lossless, so the pixels are the drawn ones on every machine, whatever its JPEG library.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from panomask.data.datasets.shapes_annotation import (
+    instance_records,
+    keypoint_categories,
+    keypoint_records,
+    panoptic_categories,
+    panoptic_record,
+    thing_categories,
+)
+from panomask.data.datasets.shapes_scene import draw_scene
+from panomask.errors import InputError
+
+VERSION = 1
+"""Raise it whenever the generator draws or annotates anything differently: a new folder is made then."""
+SPLITS = {"train": 800, "val": 100}
+"""Images per split."""
+_FIRST_IMAGE_ID = {"train": 1, "val": 100001}
+_LEFTOVER_SECONDS = 3600.0  # a temporary folder this old was left by a process that was killed
+
+
+def _write_png(path: Path, rgb: np.ndarray) -> None:
+    done, data = cv2.imencode(".png", rgb[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 4])
+    assert done, path
+    path.write_bytes(data.tobytes())
+
+
+def _write_json(path: Path, split: str, content: dict[str, Any]) -> None:
+    info = {"description": f"panomask shapes, {split}", "version": str(VERSION)}
+    path.write_text(json.dumps({"info": info, **content}, separators=(",", ":")), encoding="utf-8")
+
+
+def _write_split(folder: Path, split: str, *, seed: int, num_images: int) -> None:
+    """Pictures and annotation files of one split."""
+    for name in ("annotations", split, f"panoptic_{split}"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    images, instances, keypoints, panoptic = [], [], [], []
+    for index in range(num_images):
+        scene = draw_scene(seed, list(SPLITS).index(split), index)
+        image_id = _FIRST_IMAGE_ID[split] + index
+        file_name = f"{image_id:06d}.png"
+        height, width = scene.stuff.shape
+        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        records = instance_records(scene, image_id)
+        instances += records
+        keypoints += keypoint_records(scene, records)
+        segments, picture = panoptic_record(scene, image_id, file_name)
+        panoptic.append(segments)
+        _write_png(folder / split / file_name, scene.image)
+        _write_png(folder / f"panoptic_{split}" / file_name, picture)
+
+    files = {
+        "instances": (thing_categories(), instances),
+        "keypoints": (keypoint_categories(), keypoints),
+        "panoptic": (panoptic_categories(), panoptic),
+    }
+    for kind, (categories, annotations) in files.items():
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        _write_json(folder / "annotations" / f"{kind}_{split}.json", split, content)
+
+
+def write_shapes(folder: Path, *, seed: int = 0, num_images: dict[str, int] | None = None) -> None:
+    """Write the data set as the new folder `folder`.
+
+    It is written under a temporary name beside `folder` and renamed when complete: a process that is killed
+    leaves no half of a data set, and of several processes that write at once the first one wins and all end
+    up with its files.
+
+    Args:
+        seed: another seed gives other pictures.
+        num_images: split -> number of images, default SPLITS.
+
+    Raises:
+        InputError: `folder` cannot be written, or exists already and is not a complete data set.
+    """
+    temporary = folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        temporary.mkdir()
+        for split, count in (num_images or SPLITS).items():
+            _write_split(temporary, split, seed=seed, num_images=count)
+        version = {"version": VERSION, "seed": seed, "num_images": num_images or SPLITS}
+        (temporary / "version.json").write_text(json.dumps(version) + "\n", encoding="utf-8")
+        os.rename(temporary, folder)
+    except OSError as error:
+        if is_complete(folder):  # another process was faster
+            return
+        if folder.exists():
+            raise InputError(
+                f"{folder}: exists, but is no complete data set; remove it or name another"
+            ) from error
+        raise InputError(
+            f"{folder}: the data set `shapes` cannot be written here ({error.strerror});"
+            " let $PANOMASK_DATASETS name a folder that you may write to, with 50 MB free"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether `folder` was written to its end."""
+    return (folder / "version.json").is_file()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left beside `folder` long ago."""
+    for path in folder.parent.glob(f".{folder.name}-*.partial"):
+        try:
+            is_old = time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS
+        except FileNotFoundError:  # its process has just finished
+            continue
+        if is_old:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,153 @@
+"""Image files: reading with EXIF orientation and colour conversion, and the check against the annotations'
+size.
+
+Arrays are (H, W, C), channels as the format says; "L" is (H, W, 1). "YUV-BT.601" is floating point, the rest
+uint8.
+"""
+
+import os
+import struct
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from panomask.errors import InputError
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {  # Exif 2.3, table 6: what the camera did is undone by
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# ITU-R BT.601, analogue form, from RGB in 0-1
+_RGB_TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
+_YUV_TO_RGB = np.linalg.inv(_RGB_TO_YUV)
+
+# What PIL's decoders raise for damaged files, besides OSError
+_DECODE_ERRORS = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, struct.error, zlib.error)
+_EIGHT_BIT_FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")
+
+
+class SizeMismatchError(InputError):
+    """The image file has another size than its annotations say."""
+
+
+def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.ndarray:
+    """Read an image upright.
+
+    Args:
+        file_name: any file that PIL reads, up to twice `PIL.Image.MAX_IMAGE_PIXELS` (179 megapixels).
+        format: "BGR", "RGB", "L", "YUV-BT.601", another mode of PIL, or None for the file's own mode.
+
+    Returns:
+        (H, W, C), or (H, W) for a one-channel file with `format=None`.
+
+    Raises:
+        InputError: the file is missing, no image, truncated, larger than that, or has 16 bits a channel while
+            `format` has 8.
+    """
+    image = _decode(file_name)
+    if format in _EIGHT_BIT_FORMATS and image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"{file_name}: pixels of mode {image.mode!r} (more than 8 bits) cannot be read as {format}"
+            " without a"
+            " choice of brightness range; convert the file to 8 bits per channel first"
+        )
+    return convert_PIL_to_numpy(image, format)
+
+
+def _decode(file_name: str | os.PathLike) -> Image.Image:
+    """The file's pixels, upright."""
+    if not os.path.isfile(file_name):
+        kind = "is a folder, not an image" if os.path.isdir(file_name) else "does not exist"
+        raise InputError(
+            f"{file_name}: image file {kind}; check the image folder and the annotation's file_name"
+        )
+    try:
+        with warnings.catch_warnings():  # PIL warns at half of the size that it refuses
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file_name) as image:
+                image.load()
+                return _upright(image)
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InputError(
+            f"{file_name}: image of more than {limit / 1e6:.0f} megapixels, PIL's limit against"
+            " decompression bombs;"
+            " cut it into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+        ) from None
+    except _DECODE_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = "not an image of a known format"
+        raise InputError(
+            f"{file_name}: cannot be read as an image: {reason}; replace the file or remove it from the"
+            " annotations"
+        ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Undo the camera's rotation (EXIF tag); a file whose EXIF block is damaged counts as upright."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except (*_DECODE_ERRORS, TypeError):
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def convert_PIL_to_numpy(image: Image.Image, format: str | None) -> np.ndarray:
+    """A PIL image as an array in `format` (see `read_image`)."""
+    if format is not None:
+        image = image.convert("RGB" if format in ("BGR", "YUV-BT.601") else format)
+    array = np.asarray(image)
+    if format == "L":
+        return array[:, :, None]
+    if format == "BGR":
+        return array[:, :, ::-1]
+    if format == "YUV-BT.601":
+        return (array / 255.0) @ _RGB_TO_YUV.T
+    return array
+
+
+def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.ndarray:
+    """An (H, W, C) image in `format` (see `read_image`), values in 0-255 (YUV: as read), as uint8 RGB."""
+    array = image.cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    if format == "YUV-BT.601":
+        array = np.clip(array @ _YUV_TO_RGB.T * 255.0, 0, 255).round()
+    array = array.astype(np.uint8)
+    if format == "BGR":
+        return array[:, :, ::-1]
+    if format in ("RGB", "YUV-BT.601"):
+        return array
+    if format == "L":
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    height, width = array.shape[:2]
+    return np.asarray(Image.frombytes(format, (width, height), array.tobytes()).convert("RGB"))
+
+
+def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
+    """Fill missing `width` and `height` of `dataset_dict` in place; raise `SizeMismatchError` where they
+    disagree.
+    """
+    height, width = image.shape[:2]
+    expected = (dataset_dict.get("height", height), dataset_dict.get("width", width))
+    if expected != (height, width):
+        hint = ""
+        if expected == (width, height):
+            hint = " (swapped: the annotations may have been drawn without the file's EXIF rotation)"
+        raise SizeMismatchError(
+            f"{dataset_dict.get('file_name', 'image')}: the image is {width} x {height} (width x height), the"
+            f" annotations say {expected[1]} x {expected[0]}{hint}; use the image that was annotated, or"
+            " mend width and"
+            " height in the annotation file"
+        )
+    dataset_dict["height"], dataset_dict["width"] = height, width

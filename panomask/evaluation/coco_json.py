@@ -1,0 +1,146 @@
+"""A registered data set of any origin as COCO annotations, so that pycocotools can score it."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+
+from panomask.data.catalog import DatasetCatalog, MetadataCatalog
+from panomask.errors import InputError
+from panomask.evaluation.coco_ground_truth import to_rle
+from panomask.structures import BoxMode
+
+logger = logging.getLogger(__name__)
+
+KEYPOINT_OFFSET = 0.5
+"""COCO's keypoints are pixel indices; a dataset dict's are the continuous coordinates of pixel centres."""
+
+
+def convert_to_coco_json(
+    dataset_name: str, output_file: str | os.PathLike, allow_cached: bool = True
+) -> None:
+    """Write a registered data set as a COCO annotation file.
+
+    Args:
+        dataset_name: as registered in the dataset catalog; its metadata needs `thing_classes`.
+        output_file: written whole or not at all.
+        allow_cached: keep a file that is already there, even if the data set has changed since.
+    """
+    output_file = Path(output_file)
+    if allow_cached and output_file.is_file():
+        logger.warning("Using %s as it is; remove it if %s has changed since", output_file, dataset_name)
+        return
+    write_json(output_file, convert_to_coco_dict(dataset_name))
+    logger.info("Wrote %s in COCO format to %s", dataset_name, output_file)
+
+
+def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
+    """The dataset dicts of a registered data set as the content of a COCO annotation file.
+
+    Categories get the ids of the metadata's `thing_dataset_id_to_contiguous_id` if there is one, else 0..K-1.
+    `area` is the annotation's, else the mask's, else the box's; polygons and RLE stay what they are.
+
+    Raises:
+        InputError: metadata without `thing_classes`, or a dict without what COCO needs.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    names = metadata.get("thing_classes")
+    if not names:
+        raise InputError(
+            f"data set {dataset_name!r}: its metadata has no class names;"
+            f" set MetadataCatalog.get({dataset_name!r}).thing_classes"
+        )
+    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id") or {k: k for k in range(len(names))}
+    to_dataset_id = {contiguous: dataset_id for dataset_id, contiguous in to_contiguous.items()}
+    dicts: Sequence[dict[str, Any]] = DatasetCatalog.get(dataset_name)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index, record in enumerate(dicts):
+        where = f"data set {dataset_name!r}, entry {index} ({record.get('file_name')})"
+        image = _coco_image(record, index, where)
+        images.append(image)
+        for annotation in record.get("annotations", []):
+            number = len(annotations) + 1
+            annotations.append({"id": number, **_coco_annotation(annotation, image, to_dataset_id, where)})
+    return {
+        "info": {"description": f"{dataset_name}, converted by panomask"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": to_dataset_id[k], "name": name} for k, name in enumerate(names)],
+    }
+
+
+def _coco_image(record: dict[str, Any], index: int, where: str) -> dict[str, Any]:
+    missing = [key for key in ("file_name", "height", "width") if record.get(key) is None]
+    if missing:
+        raise InputError(f"{where}: lacks {', '.join(map(repr, missing))}, which evaluation needs")
+    return {
+        "id": record.get("image_id", index),
+        "file_name": str(record["file_name"]),
+        "height": int(record["height"]),
+        "width": int(record["width"]),
+    }
+
+
+def _coco_annotation(
+    annotation: dict[str, Any], image: dict[str, Any], to_dataset_id: dict[int, int], where: str
+) -> dict[str, Any]:
+    category = annotation["category_id"]
+    if category not in to_dataset_id:
+        raise InputError(f"{where}: category_id {category}; the metadata has 0 to {len(to_dataset_id) - 1}")
+    box = BoxMode.convert(_as_floats(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    converted: dict[str, Any] = {
+        "image_id": image["id"],
+        "category_id": to_dataset_id[category],
+        "bbox": list(box),
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+    }
+    segmentation = _as_json(annotation.get("segmentation"))
+    try:
+        rle = to_rle(segmentation, image["height"], image["width"])
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    if "area" in annotation:
+        converted["area"] = annotation["area"]
+    else:
+        converted["area"] = box[2] * box[3] if rle is None else float(mask_util.area(rle))
+    if segmentation:
+        converted["segmentation"] = segmentation
+    if "keypoints" in annotation:
+        keypoints = np.array(annotation["keypoints"], dtype=float).reshape(-1, 3)
+        keypoints[:, :2] -= KEYPOINT_OFFSET
+        converted["keypoints"] = keypoints.reshape(-1).tolist()
+        converted["num_keypoints"] = int((keypoints[:, 2] > 0).sum())
+    return converted
+
+
+def _as_floats(box: Sequence[Any] | np.ndarray) -> list[float]:
+    return [float(number) for number in box]
+
+
+def _as_json(segmentation: Any) -> Any:
+    """Polygons as lists (they may be arrays in memory), RLE counts as text."""
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+        return {"size": [int(side) for side in segmentation["size"]], "counts": text}
+    return [_as_floats(polygon) for polygon in segmentation or []]
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write a JSON file whole or not at all, making its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

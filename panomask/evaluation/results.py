@@ -1,0 +1,107 @@
+"""What an evaluation returned, as text, as flat scalars, and against expected values.
+
+Results are `{task: {metric: number}}`, or `{dataset: {task: {metric: number}}}` for several data sets. A
+metric `AP-name` is the AP of one class. Numbers are percentages; NaN says that there is nothing to measure.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+logger = logging.getLogger(__name__)
+
+Results = Mapping[str, Any]
+
+
+def flatten_results_dict(results: Results) -> dict[str, Any]:
+    """`{"bbox": {"AP": 1.0}}` as `{"bbox/AP": 1.0}`, to any depth: names for a storage of scalars."""
+    flat: dict[str, Any] = {}
+    for name, value in results.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{inner}": number for inner, number in flatten_results_dict(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def print_csv_format(results: Results) -> None:
+    """Log each task's main metrics as two comma-separated lines that paste into a spreadsheet."""
+    for task, metrics in results.items():
+        if not isinstance(metrics, Mapping):
+            logger.info("copypaste: %s=%s", task, metrics)
+            continue
+        main = {name: value for name, value in metrics.items() if "-" not in name}
+        logger.info("copypaste: Task: %s", task)
+        logger.info("copypaste: %s", ",".join(main))
+        logger.info("copypaste: %s", ",".join(f"{value:.4f}" for value in main.values()))
+
+
+def results_table(results: Results) -> str:
+    """The results as Markdown, readable on a console too: the tasks' metrics, then the AP of each class.
+
+    Args:
+        results: `{task: {metric: number}}`, or the same under a data set's name.
+    """
+    if _depth(results) < 3:
+        return _tables_of_one_data_set(results)
+    return "\n\n".join(f"{name}\n\n{_tables_of_one_data_set(tasks)}" for name, tasks in results.items())
+
+
+def _depth(results: Any) -> int:
+    if not isinstance(results, Mapping):
+        return 0
+    return 1 + max((_depth(value) for value in results.values()), default=0)
+
+
+def _tables_of_one_data_set(tasks: Results) -> str:
+    tasks = {task: metrics for task, metrics in tasks.items() if isinstance(metrics, Mapping) and metrics}
+    if not tasks:
+        return "(no results)"
+    by_class = {task: {k: v for k, v in metrics.items() if "-" in k} for task, metrics in tasks.items()}
+    overall = {task: {k: v for k, v in metrics.items() if "-" not in k} for task, metrics in tasks.items()}
+    tables = [_table("task", overall)]
+    names = _union(metrics for metrics in by_class.values())
+    if names:
+        rows = {
+            name.partition("-")[2]: {
+                f"{task} AP": by_class[task].get(name) for task in tasks if by_class[task]
+            }
+            for name in names
+        }
+        tables.append(_table("class", rows))
+    return "\n\n".join(tables)
+
+
+def _table(corner: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = _union(rows.values())
+    body = [
+        [name.replace("|", "/"), *(_cell(row.get(column)) for column in columns)]
+        for name, row in rows.items()
+    ]
+    alignment = ("left", *("right" for _ in columns))
+    return tabulate(body, [corner, *columns], tablefmt="pipe", colalign=alignment, disable_numparse=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _union(groups: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(name for group in groups for name in group))
+
+
+def unmet_expectations(expected: Iterable[tuple[str, str, float, float]], results: Results) -> list[str]:
+    """One line for each (task, metric, value, tolerance) missed; a NaN or absent metric is a miss."""
+    misses = []
+    for task, metric, value, tolerance in expected:
+        actual = results.get(task, {}).get(metric)
+        if actual is None:
+            misses.append(f"{task}/{metric}: expected {value} +- {tolerance}, not among the results")
+        elif not math.isfinite(actual) or abs(actual - value) > tolerance:
+            misses.append(f"{task}/{metric}: expected {value} +- {tolerance}, got {actual}")
+    return misses

@@ -1,0 +1,140 @@
+import copy
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import torch
+from PIL import Image
+
+from panomask.config import get_cfg
+from panomask.data import transforms as T
+from panomask.data.dataset_mapper import DatasetMapper
+from panomask.errors import InputError
+from panomask.structures import BitMasks, BoxMode, PolygonMasks
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def dataset_dict(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    Image.fromarray(PIXELS[..., 0]).save(tmp_path / "a_seg.png")
+    polygon = [5.0, 5.0, 15.0, 5.0, 15.0, 15.0, 5.0, 15.0]
+    box = {"bbox": [5, 5, 10, 10], "bbox_mode": BoxMode.XYWH_ABS}
+    crowd = mask_util.encode(np.asfortranarray(np.ones((20, 30), np.uint8)))
+    return {
+        "file_name": str(tmp_path / "a.png"),
+        "sem_seg_file_name": str(tmp_path / "a_seg.png"),
+        "image_id": 7,
+        "height": 20,
+        "width": 30,
+        "annotations": [
+            {
+                **box,
+                "category_id": 1,
+                "iscrowd": 0,
+                "segmentation": [polygon],
+                "keypoints": [6, 6, 2, 14, 6, 1],
+            },
+            {**box, "category_id": 2, "segmentation": [polygon], "iscrowd": 0},
+            {**box, "category_id": 3, "segmentation": crowd, "iscrowd": 1},
+        ],
+    }
+
+
+def _mapper(is_train=True, **kwargs):
+    arguments = {"augmentations": [T.HFlipTransform(30)], "image_format": "RGB", **kwargs}
+    return DatasetMapper(is_train, **arguments)
+
+
+def test_training_sample(dataset_dict):
+    before = copy.deepcopy(dataset_dict)
+    sample = _mapper(use_instance_mask=True)(dataset_dict)
+    assert dataset_dict == before  # not edited
+    assert sample["image"].dtype == torch.uint8
+    np.testing.assert_array_equal(sample["image"].numpy(), PIXELS[:, ::-1].transpose(2, 0, 1))
+    np.testing.assert_array_equal(sample["sem_seg"].numpy(), PIXELS[:, ::-1, 0])
+    assert sample["sem_seg"].dtype == torch.int64
+    instances = sample["instances"]
+    assert instances.image_size == (20, 30)
+    assert instances.gt_classes.tolist() == [1, 2]  # no crowd
+    assert instances.gt_boxes.tensor.tolist() == [[15, 5, 25, 15]] * 2
+    assert isinstance(instances.gt_masks, PolygonMasks)
+    assert not instances.has("gt_keypoints")
+    assert sample.keys() == {"file_name", "image_id", "height", "width", "image", "sem_seg", "instances"}
+
+
+def test_inference_sample_has_no_truth(dataset_dict):
+    sample = _mapper(is_train=False, augmentations=[T.Resize((40, 60))])(dataset_dict)
+    assert sample["image"].shape == (3, 40, 60)
+    assert (sample["height"], sample["width"]) == (20, 30)
+    assert "annotations" not in sample
+    assert "instances" not in sample
+
+
+def test_keypoints_swap_and_missing_ones_are_unlabelled(dataset_dict):
+    sample = _mapper(use_keypoint=True, keypoint_hflip_indices=[1, 0])(dataset_dict)
+    keypoints = sample["instances"].gt_keypoints.tensor.tolist()
+    assert keypoints == [[[16, 6, 1], [24, 6, 2]], [[0, 0, 0], [0, 0, 0]]]
+
+
+def test_bitmask_format(dataset_dict):
+    sample = _mapper(use_instance_mask=True, instance_mask_format="bitmask")(dataset_dict)
+    assert isinstance(sample["instances"].gt_masks, BitMasks)
+    assert sample["instances"].gt_masks.tensor.sum((1, 2)).tolist() == [100, 100]
+
+
+def test_crop_recomputes_boxes_and_drops_what_it_cuts_off(dataset_dict):
+    far = {"bbox": [25, 16, 3, 3], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 4}
+    far["segmentation"] = [[25.0, 16.0, 28.0, 16.0, 28.0, 19.0]]
+    dataset_dict["annotations"].append(far)
+    mapper = _mapper(
+        augmentations=[T.CropTransform(0, 0, 10, 12)], use_instance_mask=True, recompute_boxes=True
+    )
+    instances = mapper(dataset_dict)["instances"]
+    assert instances.gt_classes.tolist() == [1, 2]
+    assert instances.gt_boxes.tensor.tolist() == [[5, 5, 10, 12]] * 2
+
+
+def test_image_without_objects(dataset_dict):
+    dataset_dict["annotations"] = []
+    assert len(_mapper(use_instance_mask=True)(dataset_dict)["instances"]) == 0
+
+
+@pytest.mark.parametrize("segmentation", [None, []])
+def test_missing_mask_names_image_and_object(dataset_dict, segmentation):
+    dataset_dict["annotations"][1]["segmentation"] = segmentation
+    with pytest.raises(InputError) as error:
+        _mapper(use_instance_mask=True)(dataset_dict)
+    assert str(error.value).startswith(dataset_dict["file_name"])
+    assert "object 1 has no segmentation" in str(error.value)
+    assert "MODEL.MASK_ON" in str(error.value)
+    assert len(_mapper()(dataset_dict)["instances"]) == 2  # boxes alone
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="recompute_boxes"):
+        _mapper(recompute_boxes=True)
+    with pytest.raises(InputError, match="LOAD_PROPOSALS"):
+        _mapper(precomputed_proposal_topk=100)
+
+
+def test_from_config(dataset_dict):
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = True
+    cfg.INPUT.MIN_SIZE_TRAIN = (40,)
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = (16, 16)
+    mapper = DatasetMapper(cfg, True)
+    assert mapper.recompute_boxes
+    assert mapper(dataset_dict)["image"].shape == (3, 40, 40)
+    assert DatasetMapper(cfg, is_train=False)(dataset_dict)["image"].shape == (3, 800, 1200)
+
+
+def test_subclass_overrides_annotations(dataset_dict):
+    class BoxesOnly(DatasetMapper):
+        def _transform_annotations(self, dataset_dict, transforms, image_shape):
+            dataset_dict["instances"] = len(dataset_dict.pop("annotations"))
+
+    assert BoxesOnly(get_cfg(), True)(dataset_dict)["instances"] == 3

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from panomask.data import transforms as T
+
+
+class _MarkCorner(T.Augmentation):
+    """Looks at two fields by the names of its arguments."""
+
+    def get_transform(self, image, sem_seg):
+        assert sem_seg.shape == image.shape[:2]
+        return T.HFlipTransform(image.shape[1])
+
+
+def test_arguments_of_get_transform_name_the_inputs():
+    aug_input = T.AugInput(np.zeros((4, 6, 3), np.uint8), sem_seg=np.arange(24).reshape(4, 6))
+    transform = _MarkCorner()(aug_input)
+    assert isinstance(transform, T.HFlipTransform)
+    assert aug_input.sem_seg[0].tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_missing_input_names_augmentation_and_field():
+    class NeedsDepth(T.Augmentation):
+        input_args = ("image", "depth")
+
+        def get_transform(self, image, depth):
+            return T.NoOpTransform()
+
+    with pytest.raises(AttributeError, match=r"NeedsDepth.*'depth'"):
+        NeedsDepth()(T.AugInput(np.zeros((4, 6, 3), np.uint8)))
+
+
+def test_list_applies_in_order_and_takes_transforms():
+    aug_input = T.AugInput(np.zeros((10, 20, 3), np.uint8), boxes=np.array([[0.0, 0.0, 5.0, 5.0]]))
+    applied = aug_input.apply_augmentations([T.Resize((20, 40)), T.HFlipTransform(40)])
+    assert isinstance(applied, T.TransformList)
+    assert aug_input.image.shape == (20, 40, 3)
+    np.testing.assert_allclose(aug_input.boxes, [[30, 0, 40, 10]])
+    np.testing.assert_allclose(applied.apply_box(np.array([[0.0, 0.0, 5.0, 5.0]])), aug_input.boxes)
+
+
+def test_apply_augmentations_returns_the_kind_it_was_given():
+    image = np.zeros((10, 20, 3), np.uint8)
+    resized, transforms = T.apply_augmentations([T.Resize(5)], image)
+    assert resized.shape == (5, 5, 3)
+    assert len(transforms) == 1
+    aug_input = T.StandardAugInput(image)
+    same, _ = T.apply_transform_gens([T.Resize(5)], aug_input)
+    assert same is aug_input
+
+
+def test_representation_shows_what_differs_from_the_default():
+    assert repr(T.ResizeShortestEdge((640, 800), max_size=1333, sample_style="choice")) == (
+        "ResizeShortestEdge(short_edge_length=(640, 800), max_size=1333, sample_style='choice')"
+    )
+    assert repr(T.AugmentationList([T.RandomFlip(prob=0.3)])) == "AugmentationList[RandomFlip(prob=0.3)]"
+
+
+@pytest.mark.parametrize("image", [[[1]], np.zeros((2, 2), np.int64), np.zeros(4, np.uint8)])
+def test_bad_images_are_refused(image):
+    with pytest.raises(TypeError, match="image"):
+        T.AugInput(image)
+
+
+def test_wrong_kinds_are_refused():
+    class Forgot(T.Augmentation):
+        def get_transform(self, image):
+            return None
+
+    with pytest.raises(TypeError, match="must return a Transform"):
+        Forgot()(T.AugInput(np.zeros((2, 2), np.uint8)))
+    with pytest.raises(TypeError, match="neither"):
+        T.AugmentationList([3])

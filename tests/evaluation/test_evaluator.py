@@ -1,0 +1,104 @@
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from panomask.evaluation import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
+
+
+class Recorder(DatasetEvaluator):
+    """Counts what it is given and reports it under its task."""
+
+    def __init__(self, task: str = "count") -> None:
+        self.task = task
+        self.images = -1
+
+    def reset(self) -> None:
+        self.images = 0
+
+    def process(self, inputs, outputs) -> None:
+        assert len(inputs) == len(outputs)
+        self.images += len(inputs)
+
+    def evaluate(self):
+        return {self.task: {"images": self.images}}
+
+
+class Echo(nn.Module):
+    """Returns one output an input and remembers in which mode it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout())
+        self.seen: list[tuple[bool, bool]] = []
+
+    def forward(self, batch):
+        self.seen.append((self.training, torch.is_grad_enabled()))
+        return [{"echo": item} for item in batch]
+
+
+BATCHES = [[1, 2], [3, 4], [5]]
+
+
+def test_inference_context_restores_every_submodule():
+    model = Echo().train()
+    model.inner[0].eval()  # a frozen part stays frozen
+    with inference_context(model):
+        assert not any(module.training for module in model.modules())
+    assert model.training
+    assert model.inner[1].training
+    assert not model.inner[0].training
+
+
+def test_inference_context_restores_after_an_error():
+    model = Echo().train()
+    with pytest.raises(RuntimeError, match="boom"), inference_context(model):
+        raise RuntimeError("boom")
+    assert model.training
+
+
+def test_inference_on_dataset_counts_images_in_evaluation_mode_without_gradients():
+    model = Echo().train()
+    results = inference_on_dataset(model, BATCHES, Recorder())
+    assert results == {"count": {"images": 5}}
+    assert model.seen == [(False, False)] * 3
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_inference_on_dataset_takes_none_a_list_a_function_and_a_generator():
+    assert inference_on_dataset(Echo(), BATCHES, None) == {}
+    both = inference_on_dataset(lambda batch: batch, iter(BATCHES), [Recorder("a"), Recorder("b")])
+    assert both == {"a": {"images": 5}, "b": {"images": 5}}
+    assert inference_on_dataset(Echo(), [], Recorder()) == {"count": {"images": 0}}
+
+
+def test_callbacks_come_in_order():
+    calls = []
+    names = ("on_start", "before_inference", "after_inference", "on_end")
+    inference_on_dataset(
+        Echo(), [[1], [2]], None, {name: lambda name=name: calls.append(name) for name in names}
+    )
+    step = ["before_inference", "after_inference"]
+    assert calls == ["on_start", *step, *step, "on_end"]
+
+
+def test_progress_lines_show_speed_and_time_left(caplog, monkeypatch):
+    monkeypatch.setattr("panomask.evaluation.evaluator.SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO, logger="panomask.evaluation.evaluator"):
+        inference_on_dataset(Echo(), [[0]] * 8, None)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("Inference done" in line and "ETA=0:00:00" in line for line in lines) == 3  # five warm up
+    assert any("s / img" in line for line in lines)
+
+
+def test_two_evaluators_must_not_report_the_same_task():
+    evaluators = DatasetEvaluators([Recorder("bbox"), Recorder("bbox")])
+    evaluators.reset()
+    with pytest.raises(ValueError, match="'bbox'"):
+        evaluators.evaluate()
+
+
+def test_evaluators_skip_those_that_report_nothing():
+    assert DatasetEvaluators([DatasetEvaluator(), Recorder()]).evaluate() == {"count": {"images": -1}}

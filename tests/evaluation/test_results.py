@@ -1,0 +1,64 @@
+import logging
+
+import pytest
+
+from panomask.evaluation import flatten_results_dict, print_csv_format, results_table, unmet_expectations
+
+NAN = float("nan")
+RESULTS = {
+    "bbox": {"AP": 41.25, "AP50": 60.0, "AP-cat": 50.0, "AP-traffic-light": 32.5},
+    "segm": {"AP": 38.0, "AP50": NAN, "AP-cat": NAN, "AP-traffic-light": 38.0},
+}
+
+
+def test_flatten_results_dict():
+    assert flatten_results_dict({"a": {"b": {"c": 1}, "d": 2}, "e": 3}) == {"a/b/c": 1, "a/d": 2, "e": 3}
+    assert flatten_results_dict({}) == {}
+
+
+def test_print_csv_format_leaves_out_the_classes(caplog):
+    with caplog.at_level(logging.INFO, logger="panomask.evaluation.results"):
+        print_csv_format({"bbox": RESULTS["bbox"], "seconds": 3})
+    assert [record.getMessage() for record in caplog.records] == [
+        "copypaste: Task: bbox",
+        "copypaste: AP,AP50",
+        "copypaste: 41.2500,60.0000",
+        "copypaste: seconds=3",
+    ]
+
+
+def test_results_table_has_tasks_and_classes():
+    assert results_table(RESULTS).splitlines() == [
+        "| task   |    AP |   AP50 |",
+        "|:-------|------:|-------:|",
+        "| bbox   | 41.25 |  60.00 |",
+        "| segm   | 38.00 |      - |",
+        "",
+        "| class         |   bbox AP |   segm AP |",
+        "|:--------------|----------:|----------:|",
+        "| cat           |     50.00 |         - |",
+        "| traffic-light |     32.50 |     38.00 |",
+    ]
+
+
+def test_results_table_of_several_data_sets_and_of_none():
+    table = results_table({"val_a": {"bbox": {"AP": 1.0}}, "val_b": {"bbox": {"AP": 2.0}}})
+    assert table.index("val_a") < table.index("1.00") < table.index("val_b") < table.index("2.00")
+    assert results_table({}) == "(no results)"
+    assert results_table({"bbox": {}}) == "(no results)"
+
+
+@pytest.mark.parametrize(
+    "entry, is_met",
+    [
+        (["bbox", "AP", 41.0, 0.3], True),
+        (["bbox", "AP", 41.0, 0.2], False),
+        (["segm", "AP50", 41.0, 100.0], False),  # NaN
+        (["segm", "AP75", 41.0, 100.0], False),  # absent metric
+        (["keypoints", "AP", 41.0, 100.0], False),  # absent task
+    ],
+)
+def test_unmet_expectations(entry, is_met):
+    misses = unmet_expectations([entry], RESULTS)
+    assert len(misses) == (not is_met)
+    assert all(f"{entry[0]}/{entry[1]}" in line for line in misses)
