@@ -36,6 +36,9 @@ def register_coco_instances(
         json_file, image_root, on_bad: see `load_coco_json`.
     """
     load = partial(load_coco_json, str(json_file), str(image_root), name, on_bad=on_bad)
+    if on_bad == "drop":  # the truth is then what the reader kept, `area` included, and not the file
+        load = partial(load, extra_annotation_keys=("area",))
+        metadata = {"on_bad_annotation": "drop", **metadata}
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(
         json_file=str(json_file), image_root=str(image_root), evaluator_type="coco", **metadata

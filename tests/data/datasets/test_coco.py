@@ -272,3 +272,10 @@ def test_register_coco_has_the_name():
     from panomask.data.datasets import register_coco
 
     assert register_coco.register_coco_instances is register_coco_instances
+
+
+def test_dropping_bad_annotations_is_known_to_the_evaluator(tmp_path):
+    register_coco_instances("test_dropping", {}, tmp_path / "a.json", tmp_path, on_bad="drop")
+    assert MetadataCatalog.get("test_dropping").on_bad_annotation == "drop"
+    DatasetCatalog.remove("test_dropping")
+    MetadataCatalog.remove("test_dropping")

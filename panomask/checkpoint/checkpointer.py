@@ -1,0 +1,241 @@
+"""Save and load a model together with whatever else has a `state_dict`."""
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from iopath.common.file_io import PathManager as _PathManager
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from panomask import distributed
+from panomask.checkpoint.atomic import write_atomically
+from panomask.checkpoint.files import read_checkpoint, to_plain
+from panomask.checkpoint.matching import (
+    IncompatibleKeys,
+    describe_match,
+    match_state_dict,
+    refuse_other_model,
+    require_match,
+)
+from panomask.errors import InputError
+
+PathManager = _PathManager()
+"""Opens what has a path. Research code registers handlers for other storage here."""
+
+MATCH_MODES = ("overlap", "parameters", "exact")
+
+
+class Checkpointer:
+    """Saves `{"model": ..., name: checkpointable.state_dict(), ...}` and loads it again.
+
+    A file appears whole or not at all, and `last_checkpoint` is written after the file that it names: a kill
+    at any moment leaves the previous checkpoint usable.
+    """
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, save_to_disk: bool = True, **checkpointables: Any
+    ) -> None:
+        """
+        Args:
+            model: the model, wrapped for data parallelism or not.
+            save_dir: folder of the checkpoints; "" to load only.
+            save_to_disk: False makes `save` do nothing (all processes but one).
+            checkpointables: objects with `state_dict()` and `load_state_dict()`, saved under their keyword.
+        """
+        self.model = model.module if isinstance(model, (DataParallel, DistributedDataParallel)) else model
+        self.save_dir = save_dir
+        self.save_to_disk = save_to_disk
+        self.checkpointables: dict[str, Any] = {}
+        self.logger = logging.getLogger(__name__)
+        self.path_manager = PathManager
+        for key, checkpointable in checkpointables.items():
+            self.add_checkpointable(key, checkpointable)
+
+    def add_checkpointable(self, key: str, checkpointable: Any) -> None:
+        """Save and load `checkpointable` too, under `key`."""
+        if key == "model" or key in self.checkpointables:
+            raise KeyError(f"the checkpoint has an entry {key!r} already")
+        if not hasattr(checkpointable, "state_dict"):
+            raise TypeError(f"{key!r}: {type(checkpointable).__name__} has no state_dict()")
+        self.checkpointables[key] = checkpointable
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `save_dir/name.pth` and make it the last checkpoint.
+
+        Args:
+            name: file name without `.pth`.
+            kwargs: more entries; tensors, numbers, strings and containers of them.
+
+        Raises:
+            FloatingPointError: a parameter is NaN or infinite; nothing is written.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        self._refuse_non_finite()
+        data: dict[str, Any] = {"model": self.model.state_dict()}
+        data.update((key, item.state_dict()) for key, item in self.checkpointables.items())
+        data.update(kwargs)
+        os.makedirs(self.save_dir, exist_ok=True)
+        file_name = f"{name}.pth"
+        path = os.path.join(self.save_dir, file_name)
+        self.logger.info(f"Saving checkpoint to {path}")
+        plain = to_plain(data)
+        with write_atomically(path) as file:
+            torch.save(plain, file)
+        self.tag_last_checkpoint(file_name)
+
+    def _refuse_non_finite(self) -> None:
+        named = [(name, p) for name, p in self.model.named_parameters() if p.is_floating_point()]
+        with torch.no_grad():
+            finite = [torch.isfinite(p).all() for _, p in named]
+        bad = [name for (name, _), is_finite in zip(named, finite, strict=True) if not bool(is_finite)]
+        if bad:
+            raise FloatingPointError(
+                f"{len(bad)} parameters are NaN or infinite (first {bad[0]}); the checkpoint is not written"
+            )
+
+    def load(
+        self, path: str, checkpointables: list[str] | None = None, *, match: str = "overlap"
+    ) -> dict[str, Any]:
+        """Fill the model, and the checkpointables that the file has, from a file.
+
+        Args:
+            path: a `.pth` file; "" loads nothing.
+            checkpointables: names of the checkpointables to load; all by default.
+            match: "overlap" loads what fits and keeps the rest as initialised (fine-tuning, say with another
+                number of classes), with a table of what was left; "parameters" demands every parameter
+                (evaluation); "exact" demands the same names and shapes, and every checkpointable (resuming).
+
+        Returns:
+            The entries of the file that were not loaded into anything, such as `iteration`.
+
+        Raises:
+            InputError: the file is missing, damaged, or does not fit; the model is untouched then.
+        """
+        if match not in MATCH_MODES:
+            raise ValueError(f"match is {match!r}; allowed: {', '.join(MATCH_MODES)}")
+        if not path:
+            self.logger.info("No checkpoint given: the model starts from its random initialisation.")
+            return {}
+        path = self._local_path(path)
+        self.logger.info(f"Loading checkpoint from {path}")
+        checkpoint = self._load_file(path)
+        refuse_other_model(path, self.model, checkpoint["model"])
+        wanted = list(self.checkpointables if checkpointables is None else checkpointables)
+        if match == "exact" and (absent := [key for key in wanted if key not in checkpoint]):
+            raise InputError(
+                f"{path}: holds no {', '.join(absent)}, so that a run cannot be resumed from it; "
+                "set MODEL.WEIGHTS to it and leave out --resume"
+            )
+        if match != "overlap":
+            keys = match_state_dict(self.model, checkpoint["model"])
+            require_match(path, self.model, keys, exact=match == "exact")
+        self._log_incompatible_keys(self._load_model(checkpoint))
+        self._load_checkpointables(path, checkpoint, wanted)
+        return checkpoint
+
+    def _load_checkpointables(self, path: str, checkpoint: dict[str, Any], wanted: Iterable[str]) -> None:
+        for key in wanted:
+            if key not in checkpoint:
+                continue
+            try:
+                self.checkpointables[key].load_state_dict(checkpoint.pop(key))
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path}: its {key!r} state does not fit this run ({error}); "
+                    "resume with the config of that run"
+                ) from error
+
+    def _local_path(self, path: str) -> str:
+        scheme, separator, _ = path.partition("://")
+        if separator:
+            raise InputError(
+                f"{path}: weights at {scheme}:// addresses cannot be fetched by this version; download the "
+                'file and set MODEL.WEIGHTS to its path, or MODEL.WEIGHTS "" for a random start'
+            )
+        return self.path_manager.get_local_path(path)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        """Read a local file into `{"model": state dict, ...}`. Subclasses add formats here."""
+        return read_checkpoint(filename)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> IncompatibleKeys:
+        """Take "model" out of `checkpoint` and load what fits into the model."""
+        state = checkpoint.pop("model")
+        keys = match_state_dict(self.model, state)
+        wrong = {key for key, _, _ in keys.incorrect_shapes}
+        fitting = {key: value for key, value in state.items() if key not in wrong}
+        self.model.load_state_dict(fitting, strict=False)
+        self._num_loaded = len(fitting) - len(keys.unexpected_keys)
+        return keys
+
+    def _log_incompatible_keys(self, incompatible: IncompatibleKeys | None) -> None:
+        """Say in one table what was loaded; a warning when something was left out."""
+        if incompatible is None:
+            return
+        if any(incompatible):
+            self.logger.warning(
+                "The checkpoint and the model differ:\n" + describe_match(self._num_loaded, incompatible)
+            )
+        else:
+            self.logger.info(f"All {self._num_loaded} weights of the model were loaded.")
+
+    def has_checkpoint(self) -> bool:
+        """Whether `save_dir` names a last checkpoint."""
+        return self.path_manager.exists(os.path.join(self.save_dir, "last_checkpoint"))
+
+    def get_checkpoint_file(self) -> str:
+        """Path of the last checkpoint, "" if there is none."""
+        try:
+            with self.path_manager.open(os.path.join(self.save_dir, "last_checkpoint"), "r") as file:
+                name = file.read().strip()
+        except OSError:
+            return ""
+        return os.path.join(self.save_dir, name)
+
+    def get_all_checkpoint_files(self) -> list[str]:
+        """Paths of all `.pth` files in `save_dir`, sorted by name."""
+        if not os.path.isdir(self.save_dir):
+            return []
+        names = sorted(name for name in os.listdir(self.save_dir) if name.endswith(".pth"))
+        return [os.path.join(self.save_dir, name) for name in names if not name.startswith(".")]
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Continue from the last checkpoint if `resume` and there is one; else load the model from `path`.
+
+        On resuming, the file must match the model exactly and all checkpointables are loaded.
+        """
+        if resume and self.has_checkpoint():
+            return self.load(self.get_checkpoint_file(), match="exact")
+        return self.load(path, checkpointables=[])
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Make a file in `save_dir` the last checkpoint."""
+        with write_atomically(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
+            file.write(last_filename_basename)
+
+
+class DetectionCheckpointer(Checkpointer):
+    """A `Checkpointer` that writes in the main process only."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        """As `Checkpointer`; `save_to_disk` defaults to whether this is the main process."""
+        if save_to_disk is None:
+            save_to_disk = distributed.is_main_process()
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """See `Checkpointer.load`."""
+        return super().load(path, *args, **kwargs)

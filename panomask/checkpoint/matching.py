@@ -1,0 +1,131 @@
+"""Fit a state dict to a model: what can be loaded, what is missing, unexpected or of another shape."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import torch
+from tabulate import tabulate
+from torch import nn
+
+from panomask.errors import InputError, nearest_names
+
+Shape = tuple[int, ...]
+
+_FOREIGN_SHARE = 0.05
+"""Above this share of known names with tensors of another kind, a file belongs to another architecture."""
+
+
+class IncompatibleKeys(NamedTuple):
+    """What did not fit; `incorrect_shapes` holds (key, shape in the file, shape in the model)."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+    incorrect_shapes: list[tuple[str, Shape, Shape]]
+
+
+def match_state_dict(model: nn.Module, state: dict[str, torch.Tensor]) -> IncompatibleKeys:
+    """Compare names and shapes; nothing is loaded.
+
+    Weights that the model holds under two names (shared) are missing only when both names are.
+    """
+    own = model.state_dict(keep_vars=True)
+    wrong = [
+        (key, tuple(value.shape), tuple(own[key].shape))
+        for key, value in state.items()
+        if key in own and not _is_lazy(own[key]) and value.shape != own[key].shape
+    ]
+    given = {id(own[key]) for key in state if key in own}
+    missing = [key for key, value in own.items() if key not in state and id(value) not in given]
+    return IncompatibleKeys(missing, [key for key in state if key not in own], wrong)
+
+
+def _is_lazy(value: object) -> bool:
+    return isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer))
+
+
+def refuse_other_model(path: str, model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Raise InputError when `state` was saved from another architecture.
+
+    A different class count changes only the first dimension of a few tensors, and a new input channel or RoI
+    size one tensor: those are re-initialised by the caller. A file with no name in common, with fewer fitting
+    than unfitting tensors, or with more than 5 % of the known names of another kind is refused.
+    """
+    keys = match_state_dict(model, state)
+    num_known = len(state) - len(keys.unexpected_keys)
+    num_fitting = num_known - len(keys.incorrect_shapes)
+    foreign = [item for item in keys.incorrect_shapes if item[1][1:] != item[2][1:]]
+    if num_known == 0:
+        example = next(iter(state))
+        near = nearest_names(example, model.state_dict(), count=1) or [
+            next(iter(model.state_dict()), "nothing")
+        ]
+        found = (
+            f"none of its {len(state)} weights is known to the model "
+            f"(it has {example!r}, the model {near[0]!r})"
+        )
+    elif num_fitting < len(keys.incorrect_shapes) or len(foreign) > max(1, _FOREIGN_SHARE * num_known):
+        key, shape_file, shape_model = (foreign or keys.incorrect_shapes)[0]
+        found = (
+            f"{len(keys.incorrect_shapes)} of {num_known} weights have other shapes "
+            f"({key}: {shape_file} in the file, {shape_model} in the model)"
+        )
+    else:
+        return
+    raise InputError(f"{path}: a checkpoint of another model: {found}; use the config it was trained with")
+
+
+def require_match(path: str, model: nn.Module, keys: IncompatibleKeys, *, exact: bool) -> None:
+    """Raise InputError unless every parameter of `model` is in the file with its shape.
+
+    Args:
+        path: the file's name, for the message.
+        model: the model to be filled.
+        keys: from `match_state_dict`.
+        exact: buffers must be there too, and nothing else.
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    missing = [key for key in keys.missing_keys if exact or key in parameters]
+    unexpected = keys.unexpected_keys if exact else []
+    if keys.incorrect_shapes:
+        key, shape_file, shape_model = keys.incorrect_shapes[0]
+        found = (
+            f"{len(keys.incorrect_shapes)} weights have other shapes, first {key}: {shape_file} in the file, "
+            f"{shape_model} in the model (another number of classes?)"
+        )
+    elif missing:
+        found = f"{len(missing)} weights of the model are not in the file, first {missing[0]}"
+    elif unexpected:
+        found = f"{len(unexpected)} weights in the file are unknown to the model, first {unexpected[0]}"
+    else:
+        return
+    remedy = "resume with the config of that run, or load it by MODEL.WEIGHTS without --resume"
+    if not exact:
+        remedy = "evaluate with the config that the checkpoint was trained with"
+    raise InputError(f"{path}: does not fit the model: {found}; {remedy}")
+
+
+def describe_match(num_loaded: int, keys: IncompatibleKeys) -> str:
+    """One table: how many weights were loaded, and which were not and why."""
+    rows = [["loaded", num_loaded, ""]]
+    rows += _rows("missing in the file (kept as initialised)", keys.missing_keys)
+    rows += _rows("unknown to the model (not used)", keys.unexpected_keys)
+    shapes = [f"{key}: {tuple(a)} in the file, {tuple(b)} here" for key, a, b in keys.incorrect_shapes]
+    for i, text in enumerate(shapes):
+        title = "other shape (kept as initialised)" if i == 0 else ""
+        rows.append([title, len(shapes) if i == 0 else "", text])
+    return tabulate(rows, headers=["weights", "count", "which"], tablefmt="simple")
+
+
+def _rows(title: str, keys: list[str], limit: int = 12) -> list[list]:
+    """Keys grouped by module, a row each: `backbone.fpn_lateral2.{bias, weight}`."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        module, _, name = key.rpartition(".")
+        groups[module].append(name)
+    lines = []
+    for module, names in groups.items():
+        text = names[0] if len(names) == 1 else "{" + ", ".join(names) + "}"
+        lines.append(f"{module}.{text}" if module else text)
+    if len(lines) > limit:
+        lines = [*lines[: limit - 1], f"... and {len(lines) - limit + 1} modules more"]
+    return [[title if i == 0 else "", len(keys) if i == 0 else "", line] for i, line in enumerate(lines)]

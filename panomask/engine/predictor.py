@@ -1,0 +1,110 @@
+"""From a config with weights to predictions on one image at a time."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from panomask.checkpoint import DetectionCheckpointer
+from panomask.checkpoint.files import read_checkpoint
+from panomask.config import CfgNode
+from panomask.data import DatasetCatalog, MetadataCatalog
+from panomask.data.catalog import Metadata
+from panomask.data.transforms import ResizeShortestEdge
+from panomask.engine.setup import NUM_CLASSES_KEYS, match_num_classes, thing_classes_of
+from panomask.errors import InputError
+from panomask.modeling import build_model
+
+logger = logging.getLogger(__name__)
+
+
+class DefaultPredictor:
+    """A model with the weights of MODEL.WEIGHTS, applied to single images as read from a file.
+
+    It resizes as INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST say, converts BGR to INPUT.FORMAT and runs on
+    MODEL.DEVICE. For many images at once, build a test loader and call the model itself.
+
+    Attributes:
+        metadata: of the first test data set, or else the class names that the checkpoint holds.
+        model: in evaluation mode.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: not changed. Where it leaves the number of classes open, that of the checkpoint is taken, or
+                else that of DATASETS.TEST.
+
+        Raises:
+            InputError: the weights are missing, damaged, or not those of this model.
+        """
+        self.cfg = cfg.clone()
+        self.cfg.defrost()
+        names = _class_names_in_checkpoint(cfg.MODEL.WEIGHTS)
+        _settle_num_classes(self.cfg, names)
+        self.metadata = _metadata(self.cfg.DATASETS.TEST, names)
+        self.model = build_model(self.cfg)
+        self.model.eval()
+        DetectionCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS, match="parameters")
+        shortest = [self.cfg.INPUT.MIN_SIZE_TEST] * 2
+        self.aug = ResizeShortestEdge(shortest, self.cfg.INPUT.MAX_SIZE_TEST)
+        self.input_format = self.cfg.INPUT.FORMAT
+        if self.input_format not in ("RGB", "BGR"):
+            raise InputError(f"INPUT.FORMAT is {self.input_format!r}; prediction needs RGB or BGR")
+
+    def __call__(self, original_image: np.ndarray) -> dict[str, Any]:
+        """Predict on one image.
+
+        Args:
+            original_image: (H, W, 3) uint8, BGR, as OpenCV reads it.
+
+        Returns:
+            The model's output, such as `{"instances": Instances}`, in pixels of `original_image`.
+        """
+        if original_image.ndim != 3 or original_image.shape[2] != 3:
+            raise ValueError(f"an image of shape (H, W, 3) is needed, got {original_image.shape}")
+        height, width = original_image.shape[:2]
+        image = original_image[:, :, ::-1] if self.input_format == "RGB" else original_image
+        resized = self.aug.get_transform(image).apply_image(image)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.astype("float32").transpose(2, 0, 1)))
+        with torch.no_grad():
+            return self.model([{"image": tensor, "height": height, "width": width}])[0]
+
+
+def _class_names_in_checkpoint(path: str) -> list[str] | None:
+    if not path or "://" in path:
+        return None
+    names = read_checkpoint(path).get("thing_classes")
+    return list(names) if names else None
+
+
+def _settle_num_classes(cfg: CfgNode, checkpoint_names: list[str] | None) -> None:
+    """Set the number of classes in `cfg` where the config does not state it."""
+    key = NUM_CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    if key is None or cfg.is_explicit(key):
+        return
+    if checkpoint_names:
+        cfg.merge_from_list([key, len(checkpoint_names)])
+    else:
+        match_num_classes(cfg, [name for name in cfg.DATASETS.TEST if name in DatasetCatalog])
+
+
+def _metadata(test_sets: Sequence[str], checkpoint_names: list[str] | None) -> Metadata:
+    """What is known about the classes that the model predicts; what it was trained on goes first."""
+    registered = MetadataCatalog.get(test_sets[0]) if len(test_sets) else Metadata(name="unnamed")
+    known = registered.get("thing_classes")
+    if checkpoint_names is None:
+        if known is None and registered.name in DatasetCatalog:
+            known = thing_classes_of(registered.name)
+            return Metadata(**{**registered.as_dict(), "thing_classes": known})
+        return registered
+    if known == checkpoint_names:
+        return registered
+    if known is not None:
+        logger.warning(
+            "The weights were trained for other classes than those of %s: the weights' names are used",
+            registered.name,
+        )
+    return Metadata(name="checkpoint", thing_classes=checkpoint_names)

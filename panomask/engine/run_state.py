@@ -1,0 +1,96 @@
+"""Entries of a training checkpoint besides model, optimizer, schedule and generators."""
+
+import logging
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from panomask.data.batching import ResumableLoader
+from panomask.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class DataPosition:
+    """How far a trainer has come in the stream of its training data."""
+
+    def __init__(self, trainer: Any) -> None:
+        """
+        Args:
+            trainer: with `data_loader` and `iter`; only a weak reference is kept.
+        """
+        self._trainer = weakref.proxy(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's state after the trainer's current iteration; empty for a loader that cannot say."""
+        loader = self._trainer.data_loader
+        return loader.state_dict(self._trainer.iter + 1) if isinstance(loader, ResumableLoader) else {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the loader begin there."""
+        loader = self._trainer.data_loader
+        if state_dict and isinstance(loader, ResumableLoader):
+            loader.load_state_dict(dict(state_dict))
+        else:
+            logger.warning("The position in the training data is not known: the loader begins anew.")
+
+
+class HookStates:
+    """The states of a trainer's hooks; the schedule, which has an entry of its own, is left out."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = weakref.proxy(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Class name of the hook -> its state."""
+        return {name: state for name, state in self._trainer.hook_states().items() if name != "LRScheduler"}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Give the states back."""
+        self._trainer.load_hook_states(state_dict)
+
+
+class RecentScalars:
+    """The last values of every scalar, for the medians in the log."""
+
+    def __init__(self, trainer: Any) -> None:
+        """
+        Args:
+            trainer: with `storage` while it trains; only a weak reference is kept.
+        """
+        self._trainer = weakref.proxy(trainer)
+        self._loaded: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The values in the trainer's storage; empty before training."""
+        storage = getattr(self._trainer, "storage", None)
+        return {} if storage is None else storage.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Keep the values for `restore`: the storage is made when training starts."""
+        self._loaded = dict(state_dict)
+
+    def restore(self) -> None:
+        """Put the loaded values into the trainer's storage."""
+        if self._loaded:
+            self._trainer.storage.load_state_dict(self._loaded)
+        self._loaded = {}
+
+
+class ThingClasses:
+    """The names of the classes that a model is trained on, so that a checkpoint can be used by itself."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+
+    def state_dict(self) -> list[str]:
+        """The names, in the order of the model's classes."""
+        return self._names
+
+    def load_state_dict(self, names: Sequence[str]) -> None:
+        """Check that a resumed run has the classes of the checkpoint; InputError if not."""
+        if list(names) != self._names:
+            raise InputError(
+                f"was trained on the classes {', '.join(names)}, but DATASETS.TRAIN has "
+                f"{', '.join(self._names)}; resume with the same data"
+            )

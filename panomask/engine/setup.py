@@ -1,0 +1,207 @@
+"""Everything between a merged config and a model: checks, data sets, classes, device, seeds, log."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from panomask import distributed
+from panomask.checkpoint import write_atomically
+from panomask.config import CfgNode, check_supported
+from panomask.data import DatasetCatalog, MetadataCatalog
+from panomask.data.datasets.coco import read_coco_categories, register_coco_instances
+from panomask.engine.environment import collect_env_info, seed_all_rng
+from panomask.engine.logger import setup_logger
+from panomask.errors import InputError
+from panomask.layers import resolve_device
+
+logger = logging.getLogger(__name__)
+
+NUM_CLASSES_KEYS = {"GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES"}
+"""MODEL.META_ARCHITECTURE -> the key that holds its number of thing classes. Projects add theirs."""
+
+_registered: dict[str, tuple[str, str, str]] = {}
+"""Data sets registered from a config: name -> (annotations, images, on_bad)."""
+
+
+def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Prepare a run, in every process, before a model is built. Changes `cfg` in place, frozen or not.
+
+    Checks the config, registers DATASETS.REGISTER, sets the class count from the data and MODEL.DEVICE to a
+    device that exists, opens OUTPUT_DIR/log.txt, writes OUTPUT_DIR/config.yaml, seeds all generators.
+
+    Args:
+        cfg: merged from file and command line.
+        args: of `default_argument_parser`; `eval_only` matters, the rest is logged.
+
+    Raises:
+        InputError: a key that is not supported, a class count that disagrees with the data, a missing file;
+            nothing has been written then.
+    """
+    eval_only = bool(getattr(args, "eval_only", False))
+    rank = distributed.get_rank()
+    setup_logger(distributed_rank=rank)
+    was_frozen = cfg.is_frozen()
+    cfg.defrost()
+    check_supported(cfg)
+    register_datasets(cfg)
+    notes = match_num_classes(
+        cfg, cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    )
+    for name in ("panomask", "fvcore"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    for note in notes:
+        logger.info(note)
+    cfg.MODEL.DEVICE = _device_name(cfg.MODEL.DEVICE)
+    if was_frozen:
+        cfg.freeze()
+    _log_run(cfg, args)
+    if distributed.is_main_process():
+        _save_config(cfg, keep_old=eval_only)
+    if cfg.FLOAT32_PRECISION:
+        torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    if not eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+
+
+def _log_run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    logger.info(f"Environment:\n{collect_env_info()}")
+    logger.info(f"Processes: {distributed.get_world_size()}. Command line: {args}")
+    # Long, and in OUTPUT_DIR/config.yaml too: to the log file alone.
+    logger.debug(f"Full config:\n{cfg.dump()}")
+
+
+def _save_config(cfg: CfgNode, *, keep_old: bool) -> None:
+    """Write OUTPUT_DIR/config.yaml; an evaluation leaves that of the training alone."""
+    path = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    if keep_old and path.exists():
+        return
+    with write_atomically(path, "w") as file:
+        file.write(cfg.dump())
+    logger.info(f"Full config saved to {path}")
+
+
+def _device_name(name: str) -> str:
+    """The device that MODEL.DEVICE stands for on this machine, in this process."""
+    device = resolve_device(name)
+    num_local = distributed.get_local_size()
+    if device.type == "cuda" and num_local > 1:
+        num_gpus = torch.cuda.device_count()
+        if device.index is not None:
+            raise InputError(
+                f"MODEL.DEVICE {name} names one GPU for {num_local} processes; set MODEL.DEVICE cuda"
+            )
+        if num_local > num_gpus:
+            raise InputError(
+                f"--num-gpus {num_local}: this machine has {num_gpus}; ask for at most that, "
+                "or set MODEL.DEVICE cpu"
+            )
+    return str(device)
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Register the data sets of DATASETS.REGISTER (COCO format). Calling again is fine.
+
+    Raises:
+        InputError: a name that another data set has.
+    """
+    for name, entry in cfg.DATASETS.REGISTER.items():
+        source = (str(entry.ANNOTATIONS), str(entry.IMAGES), str(cfg.DATASETS.ON_BAD_ANNOTATION))
+        if name in DatasetCatalog:
+            if _registered.get(name) == source:
+                continue
+            if name not in _registered:
+                raise InputError(
+                    f"DATASETS.REGISTER.{name}: a data set of this name is registered already; "
+                    "choose another name"
+                )
+            DatasetCatalog.remove(name)
+            MetadataCatalog.pop(name, None)
+        annotations, images, on_bad = source
+        register_coco_instances(name, {}, annotations, images, on_bad=on_bad)
+        _registered[name] = source
+
+
+def match_num_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
+    """Make the model's number of classes that of the data, in place; refuse a different explicit one.
+
+    Args:
+        cfg: not frozen. Its META_ARCHITECTURE decides which key is meant (`NUM_CLASSES_KEYS`).
+        names: registered data sets.
+
+    Returns:
+        Lines for the log.
+
+    Raises:
+        InputError: data sets disagree, or the config states another number than they have.
+    """
+    key = NUM_CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    classes = {name: found for name in names if (found := thing_classes_of(name)) is not None}
+    if key is None or not classes:
+        return []
+    first, class_names = next(iter(classes.items()))
+    for name, other in classes.items():
+        if len(other) != len(class_names):
+            raise InputError(
+                f"data set {first} has {len(class_names)} classes and data set {name} has {len(other)}; "
+                "DATASETS.TRAIN and DATASETS.TEST must have the same classes"
+            )
+    notes = [
+        f"Classes of {name} have other names than those of {first}: scores of single classes may mean little"
+        for name, other in classes.items()
+        if other != class_names
+    ]
+    group, _, field = key.rpartition(".")
+    node: Any = cfg
+    for part in group.split("."):
+        node = node[part]
+    stated = node[field]
+    if cfg.is_explicit(key) and stated != len(class_names):
+        raise InputError(
+            f"{key} is {stated}, but data set {first} has {len(class_names)} classes{_source_of(first)}; "
+            f"set {key} {len(class_names)} or leave it out"
+        )
+    if not cfg.is_explicit(key):
+        setattr(node, field, len(class_names))
+        notes.insert(0, f"{key} is {len(class_names)}: the classes of data set {first}")
+    return notes
+
+
+def thing_classes_of(name: str) -> list[str] | None:
+    """Class names of a registered data set, without loading it; None where nothing says them.
+
+    Raises:
+        InputError: an unknown name, or an annotation file that cannot be read.
+    """
+    if name not in DatasetCatalog:
+        DatasetCatalog.get(name)  # raises, naming the nearest known names
+    metadata = MetadataCatalog.get(name)
+    classes = metadata.get("thing_classes")
+    if classes is not None:
+        return list(classes)
+    json_file = metadata.get("json_file")
+    if json_file is None:
+        return None
+    return [category["name"] for category in read_coco_categories(json_file)]
+
+
+def _source_of(name: str) -> str:
+    json_file = MetadataCatalog.get(name).get("json_file")
+    return f" ({json_file})" if json_file else ""
+
+
+def refuse_overwriting(cfg: CfgNode) -> None:
+    """Raise InputError if OUTPUT_DIR holds a training run, which a new one would mix with. Collective."""
+    folder = Path(cfg.OUTPUT_DIR)
+    found = [name for name in ("last_checkpoint", "metrics.json") if (folder / name).is_file()]
+    distributed.synchronize()  # nobody may write before everybody has looked
+    if found:
+        raise InputError(
+            f"{os.path.join(cfg.OUTPUT_DIR, found[0])}: OUTPUT_DIR holds a training run already; "
+            "pass --resume to continue it, or choose another OUTPUT_DIR, or delete the folder"
+        )

@@ -1,0 +1,78 @@
+"""After training: a sheet of images with truth and prediction side by side."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from panomask import distributed
+from panomask.data import DatasetCatalog, MetadataCatalog
+from panomask.data.detection_utils import read_image
+from panomask.engine.train_loop import HookBase
+from panomask.evaluation import inference_context
+from panomask.visualization import comparison_sheet
+
+logger = logging.getLogger(__name__)
+
+
+def draw_predictions(
+    model: nn.Module, dataset_name: str, data_loader: Any, num_images: int, path: str
+) -> None:
+    """Predict on images spread evenly over a data set and draw them beside the truth.
+
+    Args:
+        model: with the loader's samples as input; its mode is restored.
+        dataset_name: for the truth and the class names.
+        data_loader: a test loader of that data set; its `dataset` gives mapped samples.
+        num_images: how many, at most.
+        path: the picture to write.
+    """
+    samples = data_loader.dataset
+    num_images = min(num_images, len(samples))
+    if num_images == 0:
+        return
+    truths = {record["file_name"]: record for record in DatasetCatalog.get(dataset_name)}
+    step = len(samples) / num_images
+    rows = []
+    with inference_context(model), torch.no_grad():
+        for i in range(num_images):
+            sample = samples[int((i + 0.5) * step)]
+            output = model([sample])[0]
+            truth = truths[sample["file_name"]]
+            if "instances" not in output or "annotations" not in truth:
+                return
+            image = read_image(sample["file_name"], "RGB")
+            rows.append((image, truth, output["instances"].to("cpu")))
+    comparison_sheet(rows, MetadataCatalog.get(dataset_name), path)
+    logger.info(f"Truth and prediction of {num_images} images of {dataset_name}: {path}")
+
+
+class ComparisonSheet(HookBase):
+    """Writes `output_dir/predictions.jpg` after the last iteration, in the main process."""
+
+    def __init__(
+        self, dataset_name: str, build_loader: Callable[[], Any], num_images: int, output_dir: str
+    ) -> None:
+        """
+        Args:
+            dataset_name: whose images.
+            build_loader: makes the test loader of that data set.
+            num_images: how many.
+            output_dir: folder of the picture.
+        """
+        self._dataset_name = dataset_name
+        self._build_loader = build_loader
+        self._num_images = num_images
+        self._path = os.path.join(output_dir, "predictions.jpg")
+
+    def after_train(self) -> None:
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        if distributed.is_main_process():
+            model = self.trainer.model  # type: ignore[attr-defined]
+            model = getattr(model, "module", model)
+            draw_predictions(model, self._dataset_name, self._build_loader(), self._num_images, self._path)
+        distributed.synchronize()

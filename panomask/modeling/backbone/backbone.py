@@ -1,0 +1,55 @@
+"""What every backbone promises, and the builder that looks one up by its name.
+
+Shapes: N images, Hi x Wi cells of a level, Ci its channels.
+"""
+
+from abc import ABCMeta, abstractmethod
+
+import torch
+from torch import nn
+
+from panomask.config import CfgNode
+from panomask.layers import ShapeSpec
+from panomask.registry import BACKBONE_REGISTRY
+
+
+class Backbone(nn.Module, metaclass=ABCMeta):
+    """A network that turns a batch of images (N, C, H, W) into named feature maps (N, Ci, Hi, Wi).
+
+    A subclass sets `_out_features` (names), `_out_feature_channels` and `_out_feature_strides` (name -> int),
+    or overrides `output_shape`.
+    """
+
+    _out_features: list[str]
+    _out_feature_channels: dict[str, int]
+    _out_feature_strides: dict[str, int]
+
+    @abstractmethod
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Feature maps by name, each (N, Ci, Hi, Wi)."""
+
+    @property
+    def size_divisibility(self) -> int:
+        """Image sides must be multiples of this; 0 means any size."""
+        return 0
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """Further wishes for `ImageList.from_tensors`: `size_divisibility`, `square_size`."""
+        return {}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each feature map that `forward` returns."""
+        return {
+            name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
+            for name in self._out_features
+        }
+
+
+def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:
+    """The backbone that MODEL.BACKBONE.NAME names, for images of as many channels as MODEL.PIXEL_MEAN has."""
+    if input_shape is None:
+        input_shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
+    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg, input_shape)
+    assert isinstance(backbone, Backbone), f"{cfg.MODEL.BACKBONE.NAME} returned no Backbone"
+    return backbone

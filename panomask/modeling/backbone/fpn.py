@@ -1,0 +1,168 @@
+"""Feature pyramid network (Lin et al. 2016, arXiv:1612.03144).
+
+Shapes: N images, L levels; level p{i} has stride 2**i and is (N, C, Hi, Wi).
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from fvcore.nn.weight_init import c2_xavier_fill
+from torch import nn
+
+from panomask.config import CfgNode
+from panomask.errors import InputError
+from panomask.layers import Conv2d, ShapeSpec, get_norm
+from panomask.modeling.backbone.backbone import Backbone
+from panomask.modeling.backbone.resnet import build_resnet_backbone
+from panomask.registry import BACKBONE_REGISTRY
+
+
+class LastLevelMaxPool(nn.Module):
+    """p6 of Mask R-CNN: every second cell of p5."""
+
+    num_levels = 1
+    in_feature = "p5"
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(N, C, H, W) -> [(N, C, H / 2, W / 2)]."""
+        return [F.max_pool2d(x, kernel_size=1, stride=2, padding=0)]
+
+
+class FPN(Backbone):
+    """Pyramid p2, p3, ... above a bottom-up backbone.
+
+    Each level is a lateral 1 x 1 convolution, to which the doubled coarser level is added, and an output 3 x
+    3.
+
+    Args:
+        bottom_up: backbone whose features double their stride from one to the next.
+        in_features: names of its features to use, finest first.
+        out_channels: C of every level.
+        norm: norm behind each convolution ("" for none: the convolutions then have a bias).
+        top_block: makes further levels on top from its `in_feature` (a pyramid level or a bottom-up feature);
+            its `num_levels` says how many.
+        fuse_type: "sum" or "avg" of the lateral and the top-down map.
+        square_pad: if positive, images are padded to a square of this side.
+
+    Raises:
+        InputError: another `fuse_type`, or strides that do not double.
+    """
+
+    def __init__(
+        self,
+        bottom_up: Backbone,
+        in_features: Sequence[str],
+        out_channels: int,
+        norm: str = "",
+        top_block: nn.Module | None = None,
+        fuse_type: str = "sum",
+        square_pad: int = 0,
+    ):
+        super().__init__()
+        if fuse_type not in ("sum", "avg"):
+            raise InputError(f"MODEL.FPN.FUSE_TYPE: {fuse_type!r}: allowed are 'sum' and 'avg'")
+        shapes = bottom_up.output_shape()
+        _check_in_features(in_features, shapes)
+        strides = [int(shapes[name].stride or 0) for name in in_features]
+        _assert_strides_are_log2_contiguous(strides)
+        levels = [int(math.log2(stride)) for stride in strides]
+
+        lateral_convs, output_convs = [], []
+        for level, name in zip(levels, in_features, strict=True):
+            lateral = _pyramid_conv(shapes[name].channels or 0, out_channels, 1, norm)
+            output = _pyramid_conv(out_channels, out_channels, 3, norm)
+            self.add_module(f"fpn_lateral{level}", lateral)
+            self.add_module(f"fpn_output{level}", output)
+            lateral_convs.append(lateral)
+            output_convs.append(output)
+        # Plain lists, coarsest first as the top-down path runs; the modules above own the weights.
+        self.lateral_convs = lateral_convs[::-1]
+        self.output_convs = output_convs[::-1]
+        self.top_block = top_block
+        self.in_features = tuple(in_features)
+        self.bottom_up = bottom_up
+        self._fuse_type = fuse_type
+        self._square_pad = square_pad
+        self._size_divisibility = strides[-1]
+
+        num_top_levels = 0 if top_block is None else int(top_block.num_levels)  # type: ignore[arg-type]
+        levels += range(levels[-1] + 1, levels[-1] + 1 + num_top_levels)
+        self._out_features = [f"p{level}" for level in levels]
+        self._out_feature_strides = {f"p{level}": 2**level for level in levels}
+        self._out_feature_channels = {name: out_channels for name in self._out_features}
+
+    @property
+    def size_divisibility(self) -> int:
+        """The coarsest input's stride: levels are doubled exactly on the way down."""
+        return self._size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """`square_size`: the side of the square to pad to, 0 for no such wish."""
+        return {"square_size": self._square_pad}
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (N, 3, H, W) -> levels by name, finest first, each (N, C, Hi, Wi)."""
+        bottom_up = self.bottom_up(x)
+        levels: list[torch.Tensor] = []
+        top_down = None
+        convs = zip(self.in_features[::-1], self.lateral_convs, self.output_convs, strict=True)
+        for name, lateral, output in convs:
+            merged = lateral(bottom_up[name])
+            if top_down is not None:
+                merged = merged + F.interpolate(top_down, scale_factor=2.0, mode="nearest")
+                if self._fuse_type == "avg":
+                    merged = merged / 2
+            top_down = merged
+            levels.insert(0, output(merged))
+        if self.top_block is not None:
+            source = bottom_up.get(self.top_block.in_feature)  # type: ignore[arg-type]
+            if source is None:
+                source = levels[self._out_features.index(self.top_block.in_feature)]  # type: ignore[arg-type]
+            levels.extend(self.top_block(source))
+        return dict(zip(self._out_features, levels, strict=True))
+
+
+def _pyramid_conv(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> Conv2d:
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+        bias=norm == "",
+        norm=get_norm(norm, out_channels),
+    )
+    c2_xavier_fill(conv)
+    return conv
+
+
+def _check_in_features(in_features: Sequence[str], shapes: dict[str, ShapeSpec]) -> None:
+    if not in_features or not set(in_features) <= set(shapes):
+        raise InputError(
+            f"MODEL.FPN.IN_FEATURES: {list(in_features)}: allowed are one or more of {list(shapes)}, the"
+            " features that the bottom-up backbone returns (MODEL.RESNETS.OUT_FEATURES)"
+        )
+
+
+def _assert_strides_are_log2_contiguous(strides: Sequence[int]) -> None:
+    """InputError unless each stride is twice the one before it."""
+    if any(fine * 2 != coarse for fine, coarse in itertools.pairwise(strides)):
+        raise InputError(
+            f"MODEL.FPN.IN_FEATURES: strides {list(strides)}: each must be twice the one before it"
+        )
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet with FPN and the max-pooled extra level (p6) of Faster and Mask R-CNN."""
+    return FPN(
+        bottom_up=build_resnet_backbone(cfg, input_shape),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

@@ -1,0 +1,257 @@
+"""Two-stage detectors: backbone, proposals, RoI heads; and the first two alone.
+
+Shapes: N images, C image channels, H x W padded image.
+Input: a list of N dicts, each with "image" (C, H0, W0) in the range and channel order of INPUT.FORMAT;
+"instances" in training; optionally "height" and "width" of the output, and "proposals".
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.utils import draw_bounding_boxes
+
+from panomask.config import CfgNode, configurable
+from panomask.errors import InputError
+from panomask.event_storage import get_event_storage
+from panomask.modeling.backbone import Backbone, build_backbone
+from panomask.modeling.postprocessing import detector_postprocess
+from panomask.modeling.proposal_generator import build_proposal_generator
+from panomask.modeling.roi_heads import build_roi_heads
+from panomask.registry import META_ARCH_REGISTRY
+from panomask.structures import ImageList, Instances
+
+MAX_DRAWN_PROPOSALS = 20
+
+
+class _ImageModel(nn.Module):
+    """A backbone and the normalisation of what goes into it.
+
+    Args:
+        backbone: images to feature maps.
+        pixel_mean, pixel_std: one number a channel, in the range of the input.
+
+    Raises:
+        InputError: means and deviations of different counts.
+    """
+
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
+    def __init__(self, *, backbone: Backbone, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
+        super().__init__()
+        if len(pixel_mean) != len(pixel_std):
+            raise InputError(
+                f"MODEL.PIXEL_MEAN has {len(pixel_mean)} channels and MODEL.PIXEL_STD {len(pixel_std)};"
+                " they must agree"
+            )
+        self.backbone = backbone
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            buffer = torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; inputs are moved there."""
+        return self.pixel_mean.device
+
+    def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
+        """Move, normalise, pad and stack the images: (N, C, H, W) with their own sizes beside it."""
+        images = [x["image"].to(self.device) for x in batched_inputs]
+        return ImageList.from_tensors(
+            [(image - self.pixel_mean) / self.pixel_std for image in images],
+            self.backbone.size_divisibility,
+            padding_constraints=self.backbone.padding_constraints,
+        )
+
+    def _ground_truth(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Instances] | None:
+        """The inputs' "instances" on the model's device, None where there are none."""
+        if "instances" not in batched_inputs[0]:
+            return None
+        return [x["instances"].to(self.device) for x in batched_inputs]
+
+
+@META_ARCH_REGISTRY.register()
+class GeneralizedRCNN(_ImageModel):
+    """Backbone, region proposals, and heads on the proposals (Faster R-CNN, Mask R-CNN and their kin).
+
+    Args:
+        backbone, pixel_mean, pixel_std: images to feature maps.
+        proposal_generator: feature maps to proposals; None: the input's "proposals" are used.
+        roi_heads: feature maps and proposals to detections.
+        input_format: channel order of the images, for drawing; needed with `vis_period`.
+        vis_period: every so many training iterations an image with the best proposals goes into the event
+            storage;
+            0: never.
+    """
+
+    roi_heads: Any
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        proposal_generator: nn.Module | None,
+        roi_heads: nn.Module,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str | None = None,
+        vis_period: int = 0,
+    ):
+        super().__init__(backbone=backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
+        assert vis_period == 0 or input_format is not None, "input_format is needed for drawing"
+        self.proposal_generator = proposal_generator
+        self.roi_heads = roi_heads
+        self.input_format = input_format
+        self.vis_period = vis_period
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "proposal_generator": build_proposal_generator(cfg, backbone.output_shape()),
+            "roi_heads": build_roi_heads(cfg, backbone.output_shape()),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
+            "vis_period": cfg.VIS_PERIOD,
+        }
+
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, torch.Tensor] | list[dict[str, Instances]]:
+        """In training a dict of losses, to be added up; otherwise see `inference`."""
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        gt_instances = self._ground_truth(batched_inputs)
+        features = self.backbone(images.tensor)
+        proposals, proposal_losses = self._propose(images, features, batched_inputs, gt_instances)
+        _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
+        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+            self.visualize_training(batched_inputs, proposals)
+        return {**detector_losses, **proposal_losses}
+
+    def inference(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        detected_instances: list[Instances] | None = None,
+        do_postprocess: bool = True,
+    ) -> list[Any]:
+        """Detect.
+
+        Args:
+            batched_inputs: N dicts, see the top of this file.
+            detected_instances: N `Instances` with `pred_boxes` and `pred_classes`, in pixels of the input:
+                only the per-box outputs (masks) are predicted then, in these boxes.
+            do_postprocess: bring the results to the output size.
+
+        Returns:
+            N dicts {"instances": Instances}, each of its input's "height" x "width" (by default the image's
+            size); without post-processing N `Instances` as the heads return them.
+        """
+        assert not self.training, "inference needs eval mode"
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        if detected_instances is None:
+            proposals, _ = self._propose(images, features, batched_inputs, None)
+            results, _ = self.roi_heads(images, features, proposals, None)
+        else:
+            given = [x.to(self.device) for x in detected_instances]
+            results = self.roi_heads.forward_with_given_boxes(features, given)
+        if not do_postprocess:
+            return results
+        return self._postprocess(results, batched_inputs, images.image_sizes)
+
+    def _propose(
+        self,
+        images: ImageList,
+        features: dict[str, torch.Tensor],
+        batched_inputs: list[dict[str, Any]],
+        gt_instances: list[Instances] | None,
+    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        if self.proposal_generator is not None:
+            return self.proposal_generator(images, features, gt_instances)
+        assert "proposals" in batched_inputs[0], "without a proposal generator the input must bring proposals"
+        return [x["proposals"].to(self.device) for x in batched_inputs], {}
+
+    @staticmethod
+    def _postprocess(
+        instances: Sequence[Instances],
+        batched_inputs: Sequence[dict[str, Any]],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[dict[str, Instances]]:
+        results = zip(instances, batched_inputs, image_sizes, strict=True)
+        return [{"instances": _to_output_size(*result)} for result in results]
+
+    def visualize_training(
+        self, batched_inputs: Sequence[dict[str, Any]], proposals: Sequence[Instances]
+    ) -> None:
+        """Put the batch's first image into the event storage, with its true boxes and its best proposals."""
+        image = batched_inputs[0]["image"].to(torch.uint8).cpu()
+        image = image.flip(0) if self.input_format == "BGR" else image
+        best = proposals[0].proposal_boxes.tensor[:MAX_DRAWN_PROPOSALS].cpu()
+        truth = batched_inputs[0]["instances"].gt_boxes.tensor.cpu()
+        drawn = [
+            draw_bounding_boxes(image, boxes, colors="lime", width=2) if len(boxes) else image
+            for boxes in (truth, best)
+        ]
+        get_event_storage().put_image(
+            "Left: GT bounding boxes;  Right: Predicted proposals", torch.cat(drawn, dim=2)
+        )
+
+
+@META_ARCH_REGISTRY.register()
+class ProposalNetwork(_ImageModel):
+    """Backbone and proposal generator alone.
+
+    Args:
+        backbone, pixel_mean, pixel_std: images to feature maps.
+        proposal_generator: feature maps to proposals.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        proposal_generator: nn.Module,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ):
+        super().__init__(backbone=backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
+        self.proposal_generator = proposal_generator
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "proposal_generator": build_proposal_generator(cfg, backbone.output_shape()),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    def forward(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, torch.Tensor] | list[dict[str, Instances]]:
+        """In training a dict of losses; otherwise N dicts {"proposals": Instances} of the output size."""
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        gt_instances = self._ground_truth(batched_inputs)
+        proposals, losses = self.proposal_generator(images, features, gt_instances)
+        if self.training:
+            return losses
+        results = zip(proposals, batched_inputs, images.image_sizes, strict=True)
+        return [{"proposals": _to_output_size(*result)} for result in results]
+
+
+def _to_output_size(
+    instances: Instances, batched_input: dict[str, Any], image_size: tuple[int, int]
+) -> Instances:
+    height = batched_input.get("height", image_size[0])
+    width = batched_input.get("width", image_size[1])
+    return detector_postprocess(instances, height, width)

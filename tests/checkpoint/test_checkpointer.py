@@ -1,0 +1,207 @@
+import logging
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from panomask.checkpoint import Checkpointer, DetectionCheckpointer, PeriodicCheckpointer
+from panomask.errors import InputError
+
+
+class Detector(nn.Module):
+    """A body of six layers and a head with one output a class."""
+
+    def __init__(self, num_classes: int = 3, width: int = 4, kernel: int = 1):
+        super().__init__()
+        self.body = nn.Sequential(*(nn.Conv2d(width, width, kernel) for _ in range(6)))
+        self.head = nn.Conv2d(width, num_classes, 1)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def saved(folder, model: nn.Module, **kwargs) -> str:
+    Checkpointer(model, str(folder)).save("model", **kwargs)
+    return os.path.join(folder, "model.pth")
+
+
+def test_save_and_resume_model_and_optimizer(tmp_path):
+    model = Detector()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()
+    checkpointer = Checkpointer(model, str(tmp_path), optimizer=optimizer)
+    assert not checkpointer.has_checkpoint()
+    assert checkpointer.get_checkpoint_file() == ""
+    checkpointer.save("model_0000007", iteration=7)
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000007.pth")
+
+    other = Detector()
+    other_optimizer = torch.optim.SGD(other.parameters(), lr=0.2, momentum=0.9)
+    rest = Checkpointer(other, str(tmp_path), optimizer=other_optimizer).resume_or_load("unused.pth")
+    assert rest == {"iteration": 7}
+    assert same(model, other)
+    assert other_optimizer.param_groups[0]["lr"] == 0.1
+    momenta = [state["momentum_buffer"] for state in other_optimizer.state.values()]
+    assert all(torch.equal(m, torch.ones_like(m)) for m in momenta)
+
+
+def test_without_resume_only_the_model_is_loaded(tmp_path):
+    model = Detector()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Checkpointer(model, str(tmp_path), optimizer=optimizer).save("model")
+    other_optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    checkpointer = Checkpointer(Detector(), str(tmp_path), optimizer=other_optimizer)
+    rest = checkpointer.resume_or_load(str(tmp_path / "model.pth"), resume=False)
+    assert "optimizer" in rest
+    assert other_optimizer.param_groups[0]["lr"] == 0.2
+
+
+def test_nothing_to_load():
+    model = Detector()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert Checkpointer(model).load("") == {}
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_other_class_count_reinitialises_the_head_with_a_table(tmp_path, caplog):
+    path = saved(tmp_path, Detector(num_classes=80))
+    model = Detector(num_classes=3)
+    head = model.head.weight.detach().clone()
+    with caplog.at_level(logging.WARNING):
+        DetectionCheckpointer(model).load(path)
+    assert torch.equal(model.head.weight, head)
+    table = caplog.messages[-1]
+    assert "head.weight: (80, 4, 1, 1) in the file, (3, 4, 1, 1) here" in table
+    assert "12" in table  # six weights and six biases of the body
+
+
+def test_missing_and_unexpected_weights_are_reported_once(tmp_path, caplog):
+    path = saved(tmp_path, nn.ModuleDict({"body": Detector().body, "extra": nn.Linear(2, 2)}))
+    with caplog.at_level(logging.WARNING):
+        Checkpointer(Detector()).load(path)
+    assert len(caplog.messages) == 1
+    assert "head.{weight, bias}" in caplog.messages[0]
+    assert "extra.{weight, bias}" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "other, words",
+    [
+        (nn.Sequential(nn.Linear(3, 3)), "none of its 2 weights is known"),
+        (Detector(width=8), "other shapes"),
+        (Detector(kernel=3), r"6 of 14 weights have other shapes"),
+    ],
+    ids=["names", "width", "kernels"],
+)
+def test_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path, other, words):
+    path = saved(tmp_path, other)
+    model = Detector()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=words) as caught:
+        Checkpointer(model).load(path)
+    assert str(caught.value).startswith(path)
+    assert "another model" in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_shared_weight_is_missing_under_no_name(tmp_path, caplog):
+    model = nn.ModuleDict({"a": nn.Linear(2, 2)})
+    path = saved(tmp_path, model)
+    shared = nn.ModuleDict({"a": nn.Linear(2, 2)})
+    shared["b"] = shared["a"]
+    with caplog.at_level(logging.WARNING):
+        Checkpointer(shared).load(path, match="parameters")
+    assert caplog.messages == []
+
+
+def test_evaluation_demands_every_parameter_but_no_more(tmp_path):
+    path = saved(tmp_path, nn.ModuleDict({"body": Detector().body}))
+    with pytest.raises(InputError, match="2 weights of the model are not in the file, first head"):
+        Checkpointer(Detector()).load(path, match="parameters")
+    with pytest.raises(InputError, match="another number of classes"):
+        Checkpointer(Detector()).load(saved(tmp_path, Detector(num_classes=80)), match="parameters")
+    larger = saved(
+        tmp_path, nn.ModuleDict({"body": Detector().body, "head": Detector().head, "x": nn.Linear(1, 1)})
+    )
+    Checkpointer(Detector()).load(larger, match="parameters")
+    with pytest.raises(InputError, match="unknown to the model"):
+        Checkpointer(Detector()).load(larger, match="exact")
+
+
+def test_resuming_demands_every_entry(tmp_path):
+    model = Detector()
+    saved(tmp_path, model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InputError, match="holds no optimizer"):
+        Checkpointer(model, str(tmp_path), optimizer=optimizer).resume_or_load("")
+
+
+def test_an_optimizer_of_another_kind_is_one_line(tmp_path):
+    model = Detector()
+    Checkpointer(model, str(tmp_path), optimizer=torch.optim.SGD([model.head.weight], lr=0.1)).save("model")
+    resumed = Checkpointer(model, str(tmp_path), optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match="'optimizer' state does not fit"):
+        resumed.resume_or_load("")
+
+
+def test_last_checkpoint_that_is_gone_is_named(tmp_path):
+    path = saved(tmp_path, Detector())
+    os.remove(path)
+    with pytest.raises(InputError, match=r"model\.pth: no such file"):
+        Checkpointer(Detector(), str(tmp_path)).resume_or_load("")
+
+
+def test_addresses_are_refused_with_a_remedy():
+    with pytest.raises(InputError, match="download the file"):
+        Checkpointer(Detector()).load("https://example.org/model.pth")
+
+
+def test_broken_weights_are_never_written(tmp_path):
+    model = Detector()
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("good")
+    with torch.no_grad():
+        model.head.bias[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"first head\.bias"):
+        checkpointer.save("bad")
+    assert sorted(os.listdir(tmp_path)) == ["good.pth", "last_checkpoint"]
+    assert checkpointer.get_checkpoint_file().endswith("good.pth")
+
+
+def test_other_processes_write_nothing(tmp_path):
+    Checkpointer(Detector(), str(tmp_path), save_to_disk=False).save("model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_entries_are_unique_and_have_a_state():
+    checkpointer = Checkpointer(Detector())
+    with pytest.raises(KeyError, match="model"):
+        checkpointer.add_checkpointable("model", Detector())
+    with pytest.raises(TypeError, match="state_dict"):
+        checkpointer.add_checkpointable("number", 3)
+
+
+def test_periodic_checkpointer_keeps_the_newest_also_of_an_earlier_process(tmp_path):
+    def run(start: int, stop: int) -> None:
+        checkpointer = Checkpointer(Detector(), str(tmp_path))
+        periodic = PeriodicCheckpointer(checkpointer, 2, max_iter=10, max_to_keep=2)
+        for iteration in range(start, stop):
+            periodic.step(iteration)
+
+    def files() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob("*.pth"))
+
+    run(0, 5)
+    assert files() == ["model_0000001.pth", "model_0000003.pth"]
+    run(4, 6)
+    assert files() == ["model_0000003.pth", "model_0000005.pth"]
+    run(6, 10)
+    assert files() == ["model_0000007.pth", "model_0000009.pth", "model_final.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    with pytest.raises(ValueError, match="at least one"):
+        PeriodicCheckpointer(Checkpointer(Detector()), 2, max_to_keep=0)

@@ -1,0 +1,101 @@
+import re
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from panomask.checkpoint.files import read_checkpoint, to_plain
+from panomask.errors import InputError
+
+
+def save(path, content) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def fails(path, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(str(path))
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    for word in words:
+        assert re.search(word, message), message
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda sd: {"model": sd, "iteration": 4}, lambda sd: sd], ids=["model", "bare"]
+)
+def test_reads_a_state_dict_bare_or_under_model(tmp_path, wrap):
+    state = OrderedDict(weight=torch.arange(6.0).reshape(2, 3))
+    checkpoint = read_checkpoint(save(tmp_path / "a.pth", wrap(state)))
+    assert torch.equal(checkpoint["model"]["weight"], state["weight"])
+
+
+def test_prefix_of_data_parallel_wrappers_is_dropped(tmp_path):
+    path = save(tmp_path / "a.pth", {"model": {"module.weight": torch.ones(1)}})
+    assert list(read_checkpoint(path)["model"]) == ["weight"]
+
+
+def test_missing_file_and_folder(tmp_path):
+    fails(tmp_path / "none.pth", "no such file")
+    fails(tmp_path, "is a folder")
+
+
+def test_truncated_file_at_any_length(tmp_path):
+    whole = tmp_path / "whole.pth"
+    torch.save({"model": {"weight": torch.ones(1000)}}, whole)
+    data = whole.read_bytes()
+    for length in (0, 1, 10, 100, len(data) // 2, len(data) - 1):
+        path = tmp_path / f"{length}.pth"
+        path.write_bytes(data[:length])
+        fails(path, "empty" if length == 0 else "truncated")
+
+
+def test_not_a_checkpoint(tmp_path):
+    text = tmp_path / "notes.pth"
+    text.write_text('{"images": []}')
+    fails(text, "not a readable checkpoint")
+    fails(tmp_path / "zoo.pkl", "no such file")
+    (tmp_path / "zoo.pkl").write_bytes(b"\x80\x04N.")
+    fails(tmp_path / "zoo.pkl", r"\.pkl")
+    fails(save(tmp_path / "list.pth", [torch.ones(1)]), "holds a list")
+    fails(save(tmp_path / "empty.pth", {}), "not a checkpoint")
+    fails(save(tmp_path / "empty_model.pth", {"model": {}}), "state dict is empty")
+    fails(save(tmp_path / "numbers.pth", {"epoch": 3}), "'epoch' is a int")
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_code_in_a_file_is_not_run(tmp_path, capsys):
+    fails(save(tmp_path / "evil.pth", {"model": {"weight": Malicious()}}), "not a readable checkpoint")
+    assert capsys.readouterr().out == ""
+
+
+def test_nan_weight_is_refused_by_name(tmp_path):
+    state = {"fine": torch.ones(2), "stem.weight": torch.tensor([1.0, float("nan")])}
+    fails(save(tmp_path / "nan.pth", state), "'stem.weight' holds NaN")
+
+
+def test_plain_values_survive_a_round_trip(tmp_path):
+    value = {
+        "rate": np.float64(0.5),
+        "count": np.int64(3),
+        "array": np.arange(3),
+        "nested": [(1, None, "x"), {2: torch.ones(2)}],
+        "parameter": torch.nn.Parameter(torch.ones(1)),
+    }
+    path = save(tmp_path / "a.pth", to_plain({"model": {"w": torch.ones(1)}, "extra": value}))
+    extra = read_checkpoint(path)["extra"]
+    assert (extra["rate"], extra["count"]) == (0.5, 3)
+    assert extra["array"].tolist() == [0, 1, 2]
+    assert extra["nested"][0] == (1, None, "x")
+
+
+def test_values_that_could_not_be_read_back_are_refused_when_written():
+    with pytest.raises(TypeError, match=r"checkpoint\['hooks'\]\[1\] is a Malicious"):
+        to_plain({"hooks": [1, Malicious()]})

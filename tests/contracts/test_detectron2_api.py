@@ -1,0 +1,77 @@
+"""Code written for Detectron2 finds its names here, under Detectron2's module paths."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from panomask.detectron2_api import MODULES
+
+NAMES = Path(__file__).with_name("detectron2_names.txt").read_text().split()
+"""What published research code imports from Detectron2 and this version serves; a name once here stays."""
+
+
+def _run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("target", sorted({target for targets in MODULES.values() for target in targets}))
+def test_every_target_exists(target: str):
+    importlib.import_module(target)
+
+
+def test_used_names_are_served():
+    code = f"""
+import importlib, panomask
+panomask.install_as_detectron2()
+for name in {NAMES!r}:
+    owner, _, leaf = name.rpartition(".")
+    if name in panomask.detectron2_api.MODULES:
+        importlib.import_module(name)
+    elif owner in panomask.detectron2_api.MODULES:
+        exec(f"from {{owner}} import {{leaf}}")
+    else:  # a method of a class or an attribute of a function
+        module, _, attribute = owner.rpartition(".")
+        getattr(getattr(importlib.import_module(module), attribute), leaf)
+"""
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ways_to_import():
+    code = """
+import panomask
+panomask.install_as_detectron2()
+panomask.install_as_detectron2()  # twice does no harm
+import detectron2.data.transforms as T
+import detectron2.utils.comm as comm
+from detectron2.engine import launch
+from detectron2.data import transforms
+import panomask.distributed, panomask.structures, detectron2
+assert comm.get_rank is panomask.distributed.get_rank
+assert detectron2.structures.Boxes is panomask.structures.Boxes
+assert callable(launch) and T.ResizeShortestEdge is transforms.ResizeShortestEdge
+"""
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_name_that_is_not_served_fails_at_its_import():
+    done = _run("import panomask; panomask.install_as_detectron2(); from detectron2.structures import Nonsense")
+    assert done.returncode != 0
+    assert "ImportError" in done.stderr
+    assert "Nonsense" in done.stderr
+
+
+def test_it_is_opt_in_and_gives_way_to_the_real_one():
+    code = """
+import sys, types, panomask
+assert "detectron2" not in sys.modules
+sys.modules["detectron2"] = types.ModuleType("detectron2")
+panomask.install_as_detectron2()
+"""
+    done = _run(code)
+    assert done.returncode != 0
+    assert "already imported" in done.stderr

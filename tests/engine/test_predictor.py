@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from panomask.checkpoint import DetectionCheckpointer
+from panomask.config import CfgNode, get_cfg
+from panomask.data.catalog import MetadataCatalog
+from panomask.engine.predictor import DefaultPredictor
+from panomask.errors import InputError
+from panomask.modeling import build_model
+
+NAMES = ["apple", "nut", "date"]
+
+
+def _tiny_cfg() -> CfgNode:
+    """A Mask R-CNN that predicts something at random weights within a fraction of a second."""
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        [
+            *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.MASK_ON", True),
+            *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.FPN.OUT_CHANNELS", 16),
+            *("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+            *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+            *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
+            *("MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32], [64], [128], [256]]),
+            *("MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"], "MODEL.RPN.POST_NMS_TOPK_TEST", 20),
+            *(
+                "MODEL.ROI_HEADS.NAME",
+                "StandardROIHeads",
+                "MODEL.ROI_HEADS.IN_FEATURES",
+                ["p2", "p3", "p4", "p5"],
+            ),
+            *("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 1),
+            *("MODEL.ROI_BOX_HEAD.FC_DIM", 16, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
+            *("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead", "MODEL.ROI_MASK_HEAD.NUM_CONV", 1),
+            *("MODEL.ROI_MASK_HEAD.CONV_DIM", 8, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0),
+            *("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96, "DATASETS.TEST", ()),
+        ]
+    )
+    return cfg
+
+
+def _save_weights(folder: Path, num_classes: int = 3, **entries) -> str:
+    cfg = _tiny_cfg()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+    torch.manual_seed(0)
+    DetectionCheckpointer(build_model(cfg), str(folder)).save("weights", **entries)
+    return str(folder / "weights.pth")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    return _save_weights(tmp_path_factory.mktemp("weights"), thing_classes=NAMES)
+
+
+def _image(height: int = 40, width: int = 60) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def _predictor(weights: str, **changes) -> DefaultPredictor:
+    cfg = _tiny_cfg()
+    cfg.merge_from_list(["MODEL.WEIGHTS", weights, *(item for pair in changes.items() for item in pair)])
+    cfg.freeze()
+    return DefaultPredictor(cfg)
+
+
+def test_output_is_in_pixels_of_the_image(weights):
+    predictor = _predictor(weights)
+    instances = predictor(_image())["instances"]
+    assert len(instances) > 0
+    assert instances.image_size == (40, 60)
+    assert instances.pred_masks.shape[1:] == (40, 60)
+    assert instances.pred_boxes.tensor.max() <= 60
+    assert not instances.scores.requires_grad
+    assert not predictor.model.training
+
+
+def test_the_model_sees_the_resized_image_in_its_own_channel_order(weights):
+    seen = {}
+    for order in ("BGR", "RGB"):
+        predictor = _predictor(weights, **{"INPUT.FORMAT": order})
+        predictor.model.register_forward_pre_hook(
+            lambda _, args, order=order: seen.update({order: args[0][0]})
+        )
+        predictor(_image())
+    assert seen["BGR"]["image"].shape == (3, 64, 96)
+    assert (seen["BGR"]["height"], seen["BGR"]["width"]) == (40, 60)
+    assert torch.equal(seen["BGR"]["image"].flip(0), seen["RGB"]["image"])
+    assert not torch.equal(seen["BGR"]["image"], seen["RGB"]["image"])
+
+
+def test_classes_come_from_the_checkpoint(weights):
+    predictor = _predictor(weights)
+    assert predictor.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
+    assert predictor.metadata.thing_classes == NAMES
+
+
+def test_a_registered_data_set_of_the_same_classes_gives_its_metadata(weights, caplog):
+    name = "test_predictor_set"
+    metadata = MetadataCatalog.get(name).set(thing_classes=NAMES)
+    assert _predictor(weights, **{"DATASETS.TEST": (name,)}).metadata is metadata
+    MetadataCatalog.remove(name)
+    MetadataCatalog.get(name).set(thing_classes=["other"])
+    assert _predictor(weights, **{"DATASETS.TEST": (name,)}).metadata.thing_classes == NAMES
+    assert "other classes than those of test_predictor_set" in caplog.text
+    MetadataCatalog.remove(name)
+
+
+def test_weights_without_class_names_leave_the_classes_to_the_config(tmp_path):
+    weights = _save_weights(tmp_path, num_classes=5)
+    predictor = _predictor(weights, **{"MODEL.ROI_HEADS.NUM_CLASSES": 5})
+    assert predictor.metadata.get("thing_classes") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"MODEL.ROI_HEADS.NUM_CLASSES": 4}, {"MODEL.FPN.OUT_CHANNELS": 24}, {"INPUT.FORMAT": "L"}],
+)
+def test_what_does_not_fit_the_weights_is_refused_on_one_line(weights, changes):
+    with pytest.raises(InputError) as error:
+        _predictor(weights, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_not_there_are_named():
+    with pytest.raises(InputError, match=r"missing\.pth"):
+        _predictor("missing.pth")
+
+
+def test_an_image_must_have_three_channels(weights):
+    with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
+        _predictor(weights)(np.zeros((5, 5), np.uint8))

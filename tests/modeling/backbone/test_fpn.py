@@ -1,0 +1,98 @@
+"""FPN: names, shapes, and the top-down path by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from panomask.errors import InputError
+from panomask.layers import ShapeSpec
+from panomask.modeling import FPN, Backbone, build_backbone
+from panomask.modeling.backbone import LastLevelMaxPool
+
+
+class _TwoScales(Backbone):
+    """The image's mean colour at strides 4 and 8, with 1 and 2 channels."""
+
+    def __init__(self, strides: tuple[int, int] = (4, 8)):
+        super().__init__()
+        self._out_features = ["fine", "coarse"]
+        self._out_feature_channels = {"fine": 1, "coarse": 2}
+        self._out_feature_strides = dict(zip(self._out_features, strides, strict=True))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        gray = x.mean(dim=1, keepdim=True)
+        fine, coarse = nn.functional.avg_pool2d(gray, 4), nn.functional.avg_pool2d(gray, 8)
+        return {"fine": fine, "coarse": coarse.expand(-1, 2, -1, -1)}
+
+
+def _identity_fpn(fuse_type: str) -> FPN:
+    """Lateral convolutions add up their channels, output convolutions do nothing."""
+    fpn = FPN(_TwoScales(), ["fine", "coarse"], 1, fuse_type=fuse_type)
+    for name, parameter in fpn.named_parameters():
+        nn.init.constant_(parameter, 1.0 if "lateral" in name and "weight" in name else 0.0)
+    with torch.no_grad():
+        fpn.fpn_output2.weight[0, 0, 1, 1] = fpn.fpn_output3.weight[0, 0, 1, 1] = 1.0
+    return fpn
+
+
+@pytest.mark.parametrize("fuse_type", ["sum", "avg"])
+def test_top_down_by_hand(fuse_type):
+    """An image of 1 and 3: fine 1, 1, 3, 3 a row; coarse 1 + 1, 3 + 3, and 8 by its lateral's bias."""
+    image = torch.ones(1, 3, 8, 16)
+    image[..., 8:] = 3.0
+    fpn = _identity_fpn(fuse_type)
+    with torch.no_grad():
+        fpn.fpn_lateral3.bias.fill_(8.0)
+    levels = fpn(image)
+    assert list(levels) == ["p2", "p3"]
+    assert levels["p3"].flatten().tolist() == [10.0, 14.0]
+    expected = [1 + 10, 1 + 10, 3 + 14, 3 + 14]
+    scale = 2 if fuse_type == "avg" else 1
+    assert levels["p2"][0, 0, 0].tolist() == [value / scale for value in expected]
+    assert torch.equal(levels["p2"][0, 0, 0], levels["p2"][0, 0, 1])
+
+
+def test_built_from_config(tiny_cfg):
+    fpn = build_backbone(tiny_cfg())
+    levels = fpn(torch.randn(2, 3, 64, 96))
+    assert fpn.output_shape() == {f"p{i}": ShapeSpec(channels=16, stride=2**i) for i in range(2, 7)}
+    for name, level in levels.items():
+        stride = fpn.output_shape()[name].stride
+        assert level.shape == (2, 16, 64 // stride, -(-96 // stride))
+    assert torch.equal(levels["p6"], levels["p5"][:, :, ::2, ::2])
+    assert fpn.size_divisibility == 32
+    assert fpn.padding_constraints == {"square_size": 0}
+
+
+def test_norm_takes_the_place_of_the_bias():
+    plain = FPN(_TwoScales(), ["fine", "coarse"], 32)
+    assert [name for name, _ in plain.named_parameters()][:2] == ["fpn_lateral2.weight", "fpn_lateral2.bias"]
+    assert not plain.fpn_output2.bias.any()
+    normed = FPN(_TwoScales(), ["fine", "coarse"], 32, norm="GN")
+    names = [name for name, _ in normed.named_parameters()][:3]
+    assert names == ["fpn_lateral2.weight", "fpn_lateral2.norm.weight", "fpn_lateral2.norm.bias"]
+
+
+def test_top_block_from_the_bottom_up():
+    class _FromCoarse(nn.Module):
+        num_levels = 2
+        in_feature = "coarse"
+
+        def forward(self, x):
+            return [x[:, :1] + 1, x[:, :1] + 2]
+
+    fpn = FPN(_TwoScales(), ["fine", "coarse"], 1, top_block=_FromCoarse())
+    levels = fpn(torch.zeros(1, 3, 8, 8))
+    assert list(levels) == ["p2", "p3", "p4", "p5"]
+    assert (levels["p4"].item(), levels["p5"].item()) == (1.0, 2.0)
+    assert fpn.output_shape()["p5"].stride == 32
+    assert LastLevelMaxPool.in_feature == "p5"
+
+
+def test_bad_settings():
+    with pytest.raises(InputError, match="FUSE_TYPE"):
+        FPN(_TwoScales(), ["fine", "coarse"], 1, fuse_type="max")
+    with pytest.raises(InputError, match=r"IN_FEATURES.*allowed are one or more of \['fine', 'coarse'\]"):
+        FPN(_TwoScales(), ["fine", "res5"], 1)
+    with pytest.raises(InputError, match="twice the one before"):
+        FPN(_TwoScales((4, 16)), ["fine", "coarse"], 1)

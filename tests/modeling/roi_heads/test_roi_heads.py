@@ -1,0 +1,158 @@
+"""Labelling and sampling by hand, and the standard heads around it."""
+
+import pytest
+import torch
+
+from panomask.errors import InputError
+from panomask.event_storage import EventStorage
+from panomask.layers import ShapeSpec
+from panomask.modeling import ROIHeads, StandardROIHeads, build_roi_heads
+from panomask.modeling.matcher import Matcher
+from panomask.modeling.roi_heads import select_foreground_proposals
+from panomask.structures import Boxes, ImageList, Instances
+
+A, A_SHIFTED, B, C = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [20.0, 20, 40, 30], [0.0, 20, 10, 30]
+SHAPES = {f"p{i}": ShapeSpec(channels=16, stride=2**i) for i in range(2, 7)}
+
+
+def _heads(**changes) -> ROIHeads:
+    arguments = {
+        "num_classes": 3,
+        "batch_size_per_image": 10,
+        "positive_fraction": 0.5,
+        "proposal_matcher": Matcher([0.5], [0, 1]),
+    }
+    return ROIHeads(**{**arguments, **changes})
+
+
+def _proposals(*boxes) -> Instances:
+    return Instances((64, 64), proposal_boxes=Boxes(list(boxes)), objectness_logits=torch.zeros(len(boxes)))
+
+
+def _targets(boxes, classes) -> Instances:
+    classes = torch.tensor(classes, dtype=torch.int64)
+    return Instances((64, 64), gt_boxes=Boxes(boxes), gt_classes=classes)
+
+
+class _Fields(list):
+    """A field that indexes like a tensor."""
+
+    def __getitem__(self, item):
+        return _Fields(list.__getitem__(self, i) for i in item.tolist())
+
+
+def test_labels_by_hand():
+    """B is object 0, of class 2; A is object 1, of class 0; A_SHIFTED overlaps A with IoU 90 / 110."""
+    targets = _targets([B, A], [2, 0])
+    targets.set("gt_ids", _Fields(["b", "a"]))
+    with EventStorage() as storage:
+        (sample,) = _heads(proposal_append_gt=False).label_and_sample_proposals(
+            [_proposals(A_SHIFTED, C, B)], [targets]
+        )
+    assert sample.gt_classes.tolist() == [0, 2, 3]
+    assert sample.proposal_boxes.tensor.tolist() == [A_SHIFTED, B, C]
+    assert sample.gt_boxes.tensor[:2].tolist() == [A, B]
+    assert list(sample.gt_ids)[:2] == ["a", "b"]
+    assert storage.latest()["roi_head/num_fg_samples"][0] == 2
+    assert storage.latest()["roi_head/num_bg_samples"][0] == 1
+
+
+def test_truth_is_among_the_proposals():
+    targets = _targets([B, A], [2, 0])
+    (sample,) = _heads().label_and_sample_proposals([_proposals(C)], [targets])
+    assert sample.gt_classes.tolist() == [2, 0, 3]
+
+
+def test_image_without_objects_and_ignored_proposals():
+    empty = _targets([], [])
+    full = _targets([A], [1])
+    heads = _heads(proposal_append_gt=False, proposal_matcher=Matcher([0.3, 0.9], [0, -1, 1]))
+    first, second = heads.label_and_sample_proposals(
+        [_proposals(A, B), _proposals(A_SHIFTED, A)], [empty, full]
+    )
+    assert first.gt_classes.tolist() == [3, 3]
+    assert not first.has("gt_boxes")
+    assert second.gt_classes.tolist() == [1]  # A_SHIFTED lies between the thresholds
+
+
+def test_sample_size():
+    targets = _targets([A, B, C], [0, 1, 2])
+    background = [[50.0, float(i), 60, float(i) + 5] for i in range(20)]
+    heads = _heads(batch_size_per_image=8, positive_fraction=0.25)
+    (sample,) = heads.label_and_sample_proposals([_proposals(A, B, C, *background)], [targets])
+    assert (sample.gt_classes < 3).sum() == 2
+    assert len(sample) == 8
+
+
+def test_foreground():
+    samples = [_proposals(A, B, C), _proposals(A)]
+    samples[0].gt_classes = torch.tensor([0, 3, -1])
+    samples[1].gt_classes = torch.tensor([3])
+    foreground, masks = select_foreground_proposals(samples, bg_label=3)
+    assert [len(x) for x in foreground] == [1, 0]
+    assert [mask.tolist() for mask in masks] == [[True, False, False], [False]]
+
+
+def test_masks_in_given_boxes(tiny_cfg):
+    torch.manual_seed(0)
+    heads = build_roi_heads(tiny_cfg(), SHAPES).eval()
+    assert isinstance(heads, StandardROIHeads)
+    features = {
+        name: torch.randn(2, 16, 64 // shape.stride, 64 // shape.stride) for name, shape in SHAPES.items()
+    }
+    given = [
+        Instances((64, 64), pred_boxes=Boxes([A, B]), pred_classes=torch.tensor([0, 2])),
+        Instances((64, 64), pred_boxes=Boxes([]), pred_classes=torch.zeros(0, dtype=torch.int64)),
+    ]
+    result = heads.forward_with_given_boxes(features, given)
+    assert [x.pred_masks.shape for x in result] == [(2, 1, 28, 28), (0, 1, 28, 28)]
+
+
+def test_no_proposals(tiny_cfg):
+    """Training and testing with images in which nothing was proposed and nothing is."""
+    heads = build_roi_heads(tiny_cfg(), SHAPES)
+    features = {
+        name: torch.randn(1, 16, 64 // shape.stride, 64 // shape.stride) for name, shape in SHAPES.items()
+    }
+    images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
+    targets = _targets([], [])
+    _, losses = heads(images, features, [_proposals()], [targets])
+    assert set(losses) == {"loss_cls", "loss_box_reg", "loss_mask"}
+    assert all(loss == 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in heads.parameters())
+    (detections,), losses = heads.eval()(images, features, [_proposals()])
+    assert not losses
+    assert len(detections) == 0
+    assert detections.pred_masks.shape == (0, 1, 28, 28)
+
+
+def test_training_on_predicted_boxes(tiny_cfg, make_instances):
+    torch.manual_seed(0)
+    heads = build_roi_heads(tiny_cfg(), SHAPES)
+    heads.train_on_pred_boxes = True
+    features = {
+        name: torch.randn(1, 16, 64 // shape.stride, 64 // shape.stride) for name, shape in SHAPES.items()
+    }
+    proposals, losses = heads(
+        ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)]),
+        features,
+        [_proposals(A, B)],
+        [make_instances(64, 64, 2, 3)],
+    )
+    assert losses["loss_mask"].isfinite()
+    assert not proposals[0].proposal_boxes.tensor.requires_grad
+
+
+def test_without_masks(tiny_cfg):
+    heads = build_roi_heads(tiny_cfg("MODEL.MASK_ON", False), SHAPES)
+    assert not heads.mask_on
+    assert not any("mask" in name for name in heads.state_dict())
+
+
+def test_bad_settings(tiny_cfg):
+    with pytest.raises(InputError, match=r"IN_FEATURES: \['p2', 'p7'\]: the backbone returns"):
+        build_roi_heads(tiny_cfg("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p7"]), SHAPES)
+    uneven = {**SHAPES, "p3": ShapeSpec(channels=8, stride=8)}
+    with pytest.raises(InputError, match="channels must"):
+        build_roi_heads(tiny_cfg(), uneven)
