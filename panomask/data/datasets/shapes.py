@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def shapes_folder() -> Path:
-    """Where the data set lies at present, there or not: data_root()/shapes/v1."""
+    """Where the data set lies at present, there or not: data_root()/shapes/v{VERSION}."""
     return data_root() / "shapes" / f"v{VERSION}"
 
 

@@ -237,5 +237,5 @@ def draw_thing(stream: RandomStream, canvas: Canvas, class_idx: int, pose: Pose)
     u, v = pose.to_local(rows, cols)
     distance = _OUTLINES[class_idx](stream, u, v, pose.size / 2)
     mask[rows, cols] = distance < 0
-    canvas.paint(distance, fill_pattern(stream, u, v, pose.size), 1.3, rows, cols)
+    canvas.paint(distance, fill_pattern(stream, u, v, pose.size), 1.7, rows, cols)
     return Thing(class_idx, mask, int(mask.sum()))

@@ -12,9 +12,9 @@ import numpy as np
 from panomask.data.datasets.shapes_drawing import THING_CLASSES, Canvas, Pose, Thing, draw_thing, is_figure
 from panomask.data.datasets.shapes_texture import RandomStream, draw_background
 
-MIN_VISIBLE = 0.45
+MIN_VISIBLE = 0.55
 """Share of a thing that nothing in front may take away."""
-MIN_AREA = 60
+MIN_AREA = 100
 """Visible pixels of a thing, at the least."""
 MAX_TURN_OF_FIGURE = 0.45
 """Persons lean by so many radians at the most; every other class stands at any angle."""
@@ -39,12 +39,12 @@ class Scene:
 def _pick_pose(stream: RandomStream, canvas: Canvas, things: list[Thing], class_idx: int) -> Pose:
     """Anywhere, or beside an earlier thing so that the two overlap."""
     height, width = canvas.size
-    low, high = (0.26, 0.55) if is_figure(class_idx) else (0.12, 0.45)
+    low, high = (0.30, 0.55) if is_figure(class_idx) else (0.18, 0.45)
     size = min(height, width) * low * (high / low) ** stream.uniform(0, 1)
     turn = MAX_TURN_OF_FIGURE if is_figure(class_idx) else math.pi
     angle = stream.uniform(-turn, turn)
     x, y = stream.uniform(0, width), stream.uniform(0, height)
-    if things and stream.chance(0.5):
+    if things and stream.chance(0.35):
         rows, cols = np.nonzero(stream.pick(things).mask)
         reach, direction = size * stream.uniform(0.4, 0.7), stream.uniform(0, 2 * math.pi)
         other = stream.integer(0, len(rows))

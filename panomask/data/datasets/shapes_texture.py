@@ -119,7 +119,8 @@ def fill_pattern(stream: RandomStream, u: np.ndarray, v: np.ndarray, size: float
     """Two random colours in a random pattern, (H, W, 3); `u`, `v`: coordinates in a figure of `size`."""
     first = stream.color(saturation=(0.35, 0.95), value=(0.6, 1.0))
     second = stream.color(saturation=(0.2, 0.9), value=(0.35, 1.0))
-    return mix(first, second, stream.pick(_PATTERNS)(stream, u, v, size))
+    # At full contrast a pattern distracts from the outline, which alone tells the class.
+    return mix(first, second, 0.6 * stream.pick(_PATTERNS)(stream, u, v, size))
 
 
 def _tint(stream: RandomStream, palettes: Sequence[Sequence[Sequence[float]]]) -> list[np.ndarray]:

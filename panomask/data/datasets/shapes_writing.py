@@ -1,9 +1,9 @@
 """Writes the embedded data set `shapes` to disk, whole or not at all.
 
-    shapes/v1/version.json
-    shapes/v1/annotations/{instances,keypoints,panoptic}_{train,val}.json
-    shapes/v1/{train,val}/000001.png ...
-    shapes/v1/panoptic_{train,val}/000001.png ...
+    shapes/v2/version.json
+    shapes/v2/annotations/{instances,keypoints,panoptic}_{train,val}.json
+    shapes/v2/{train,val}/000001.png ...
+    shapes/v2/panoptic_{train,val}/000001.png ...
 
 Pictures are PNG: lossless, so the pixels are the drawn ones on every machine, whatever its JPEG library.
 """
@@ -30,7 +30,7 @@ from panomask.data.datasets.shapes_annotation import (
 from panomask.data.datasets.shapes_scene import draw_scene
 from panomask.errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever the generator draws or annotates anything differently: a new folder is made then."""
 SPLITS = {"train": 800, "val": 100}
 """Images per split."""

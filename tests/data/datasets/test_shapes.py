@@ -77,7 +77,7 @@ def test_scenes_are_those_of_this_version(scenes: list) -> None:
         digest.update(scene.image.tobytes() + scene.stuff.tobytes())
         for thing in scene.things:
             digest.update(np.packbits(thing.mask).tobytes())
-    assert (shapes_writing.VERSION, digest.hexdigest()[:16]) == (1, "e7fa5e694b1ee809")
+    assert (shapes_writing.VERSION, digest.hexdigest()[:16]) == (2, "6009fcb29900dbfa")
 
 
 def test_the_set_is_as_varied_as_promised(scenes: list) -> None:
@@ -281,10 +281,10 @@ def test_registered_names_write_the_set_on_first_use(
     monkeypatch.setattr(shapes_writing, "SPLITS", SMALL)
     assert MetadataCatalog.get("shapes_val").thing_classes == list(THING_CLASSES)
     dicts = DatasetCatalog.get("shapes_val")
-    assert _hash(tmp_path / "shapes" / "v1") == _hash(small)
+    assert _hash(tmp_path / "shapes" / "v2") == _hash(small)
     metadata = MetadataCatalog.get("shapes_val")
     assert metadata.evaluator_type == "coco"
-    assert Path(metadata.json_file) == tmp_path / "shapes/v1/annotations/instances_val.json"
+    assert Path(metadata.json_file) == tmp_path / "shapes/v2/annotations/instances_val.json"
     assert [d["image_id"] for d in dicts] == [100001, 100002]
     assert all(Path(d["file_name"]).is_file() for d in dicts)
 
