@@ -31,5 +31,7 @@ setup(
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],
-    extras_require={"dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "types-PyYAML", "types-tabulate", "types-tqdm"]},
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "types-PyYAML", "types-tabulate", "types-tqdm"]
+    },
 )

@@ -68,11 +68,17 @@ MODULES: dict[str, tuple[str, ...]] = {
     "detectron2.modeling.poolers": ("panomask.modeling.poolers",),
     "detectron2.modeling.postprocessing": ("panomask.modeling.postprocessing",),
     "detectron2.modeling.proposal_generator": ("panomask.modeling.proposal_generator", "panomask.registry"),
-    "detectron2.modeling.proposal_generator.build": ("panomask.modeling.proposal_generator", "panomask.registry"),
+    "detectron2.modeling.proposal_generator.build": (
+        "panomask.modeling.proposal_generator",
+        "panomask.registry",
+    ),
     "detectron2.modeling.proposal_generator.proposal_utils": (
         "panomask.modeling.proposal_generator.proposal_utils",
     ),
-    "detectron2.modeling.proposal_generator.rpn": ("panomask.modeling.proposal_generator.rpn", "panomask.registry"),
+    "detectron2.modeling.proposal_generator.rpn": (
+        "panomask.modeling.proposal_generator.rpn",
+        "panomask.registry",
+    ),
     "detectron2.modeling.roi_heads": ("panomask.modeling.roi_heads", "panomask.registry"),
     "detectron2.modeling.roi_heads.box_head": ("panomask.modeling.roi_heads.box_head", "panomask.registry"),
     "detectron2.modeling.roi_heads.fast_rcnn": ("panomask.modeling.roi_heads.fast_rcnn",),

@@ -30,11 +30,19 @@ def _cfg_reads(tree: ast.AST, inside: str = "") -> list[tuple[str, int]]:
 
 def _is_builder(name: str) -> bool:
     bare = name.lstrip("_")
-    return bare.startswith("build_") or bare.endswith("from_config") or bare in {"from_config", "check_supported"}
+    return (
+        bare.startswith("build_")
+        or bare.endswith("from_config")
+        or bare in {"from_config", "check_supported"}
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_cfg_is_read_by_builders_alone(path: Path):
     reads = _cfg_reads(ast.parse(path.read_text()))
-    bad = [f"{path.name}:{line} in {function or 'the module'}" for function, line in reads if not _is_builder(function)]
+    bad = [
+        f"{path.name}:{line} in {function or 'the module'}"
+        for function, line in reads
+        if not _is_builder(function)
+    ]
     assert not bad

@@ -14,7 +14,9 @@ NAMES = Path(__file__).with_name("detectron2_names.txt").read_text().split()
 
 
 def _run(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("target", sorted({target for targets in MODULES.values() for target in targets}))
@@ -59,7 +61,9 @@ assert callable(launch) and T.ResizeShortestEdge is transforms.ResizeShortestEdg
 
 
 def test_a_name_that_is_not_served_fails_at_its_import():
-    done = _run("import panomask; panomask.install_as_detectron2(); from detectron2.structures import Nonsense")
+    done = _run(
+        "import panomask; panomask.install_as_detectron2(); from detectron2.structures import Nonsense"
+    )
     assert done.returncode != 0
     assert "ImportError" in done.stderr
     assert "Nonsense" in done.stderr
