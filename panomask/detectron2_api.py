@@ -4,8 +4,8 @@
     panomask.install_as_detectron2()
     from detectron2.structures import Boxes        # is panomask.structures.Boxes
 
-It is opt-in and refuses when the real Detectron2 is already imported. A name that panomask does not offer (yet)
-raises ImportError at the line that asks for it, never later.
+It is opt-in and refuses when the real Detectron2 is already imported. A name that panomask does not offer
+(yet) raises ImportError at the line that asks for it, never later.
 """
 
 import importlib
@@ -28,8 +28,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "detectron2.layers.batch_norm": ("panomask.layers.batch_norm",),
     "detectron2.layers.blocks": ("panomask.layers",),
     "detectron2.layers.mask_ops": ("panomask.layers.mask_paste",),
-    "detectron2.layers.nms": ("panomask.layers.nms",),
-    "detectron2.layers.roi_align": ("panomask.layers.roi_align",),
+    "detectron2.layers.nms": ("panomask.layers.suppression", "panomask.layers"),
+    "detectron2.layers.roi_align": ("panomask.layers.roi_pooling", "panomask.layers"),
     "detectron2.layers.shape_spec": ("panomask.layers.shape_spec",),
     "detectron2.layers.wrappers": ("panomask.layers.wrappers", "panomask.layers"),
     "detectron2.checkpoint": ("panomask.checkpoint",),

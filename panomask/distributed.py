@@ -4,6 +4,7 @@ Python objects travel over gloo even when tensors travel over NCCL, so that they
 """
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ _LOCAL_PROCESS_GROUP: Any = None
 """The processes of this machine; made by `create_local_process_group`."""
 
 _OBJECT_GROUP: tuple[Any, Any] | None = None
-"""(world group it was made for, gloo group over the same ranks)."""
+"""(world group it was made for, gloo group over the same ranks); made by `create_object_group`."""
 
 
 def _is_initialized() -> bool:
@@ -86,14 +87,23 @@ def synchronize() -> None:
         dist.barrier(group=_object_group())
 
 
-def _object_group() -> Any:
-    """A gloo group over all ranks, made once for each world group. The first call is collective."""
+def create_object_group(timeout: timedelta | None = None) -> None:
+    """Make the gloo group over all ranks that objects travel over, unless all is gloo. Collective.
+
+    Args:
+        timeout: how long its collectives wait; gloo's default without one.
+    """
     global _OBJECT_GROUP
     world = dist.group.WORLD
-    if dist.get_backend() == dist.Backend.GLOO:
-        return world
-    if _OBJECT_GROUP is None or _OBJECT_GROUP[0] is not world:
-        _OBJECT_GROUP = (world, dist.new_group(backend="gloo"))
+    is_gloo = dist.get_backend() == dist.Backend.GLOO
+    _OBJECT_GROUP = (world, world if is_gloo else dist.new_group(backend="gloo", timeout=timeout))
+
+
+def _object_group() -> Any:
+    """The group of `create_object_group`, made now if nobody has made it for this world group."""
+    if _OBJECT_GROUP is None or _OBJECT_GROUP[0] is not dist.group.WORLD:
+        create_object_group()
+    assert _OBJECT_GROUP is not None
     return _OBJECT_GROUP[1]
 
 

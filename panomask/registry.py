@@ -1,7 +1,7 @@
 """Registry, and every table that a config may point into.
 
-`MODEL.BACKBONE.NAME: "build_resnet_fpn_backbone"` is looked up in `BACKBONE_REGISTRY`, and so on. Research code
-adds an entry with `@BACKBONE_REGISTRY.register()` before the model is built.
+`MODEL.BACKBONE.NAME: "build_resnet_fpn_backbone"` is looked up in `BACKBONE_REGISTRY`, and so on. Research
+code adds an entry with `@BACKBONE_REGISTRY.register()` before the model is built.
 """
 
 from typing import Any

@@ -1,4 +1,5 @@
 import os
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ def _in_two_processes(rank: int, folder: str, backend: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(backend, f"file://{folder}/rendezvous", rank=rank, world_size=2)
     assert distributed.get_local_size() == 2
+    distributed.create_object_group(timedelta(minutes=1))
     distributed.create_local_process_group(2)
     assert (distributed.get_rank(), distributed.get_local_rank()) == (rank, rank)
     assert distributed.is_main_process() == (rank == 0)

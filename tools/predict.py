@@ -1,8 +1,7 @@
 #!/usr/bin/env python
 """Predict on images, folders and videos with trained weights.
 
-OUTPUT receives every image and video with the predictions drawn on it, under its own name (videos as MP4),
-and
+OUTPUT receives every image and video under its own name (videos as MP4), with the predictions drawn, and
   coco_instances_results.json  all detections in COCO's results format: image_id, category_id, bbox
                                (x, y, width, height), score, segmentation (RLE)
   images.json                  the images (and frames of videos) and categories that those ids stand for
@@ -30,7 +29,7 @@ EXAMPLES = """
 examples:
   a folder of images, with what the quick start trained:
     %(prog)s --config-file output/quickstart/config.yaml --weights output/quickstart/model_final.pth \\
-      --input datasets/shapes/v1/val --output drawn
+      --input datasets/shapes/v2/val --output drawn
   some images and a video, only what is almost certain, on the CPU:
     %(prog)s --config-file FILE --input a.jpg 'more/*.png' clip.mp4 --output drawn \\
       --confidence-threshold 0.9 MODEL.WEIGHTS model_final.pth MODEL.DEVICE cpu
@@ -140,9 +139,8 @@ def main() -> None:
     failed = process_all(files, outputs)
     logger.info("%d objects in %d images and frames: %s", len(files.results), len(files.images), folder)
     if failed:
-        raise InputError(
-            f"{failed} of {len(outputs)} inputs could not be processed; all others are in {folder}"
-        )
+        done = f"the others are in {folder}" if failed < len(outputs) else "there is nothing to draw"
+        raise InputError(f"{failed} of {len(outputs)} inputs could not be processed; {done}")
 
 
 if __name__ == "__main__":

@@ -81,11 +81,11 @@ class Checkpointer:
         os.makedirs(self.save_dir, exist_ok=True)
         file_name = f"{name}.pth"
         path = os.path.join(self.save_dir, file_name)
-        self.logger.info(f"Saving checkpoint to {path}")
         plain = to_plain(data)
         with write_atomically(path) as file:
             torch.save(plain, file)
         self.tag_last_checkpoint(file_name)
+        self.logger.info(f"Checkpoint saved: {path}")
 
     def _refuse_non_finite(self) -> None:
         named = [(name, p) for name, p in self.model.named_parameters() if p.is_floating_point()]
@@ -118,10 +118,9 @@ class Checkpointer:
         if match not in MATCH_MODES:
             raise ValueError(f"match is {match!r}; allowed: {', '.join(MATCH_MODES)}")
         if not path:
-            self.logger.info("No checkpoint given: the model starts from its random initialisation.")
+            self.logger.info("No weights are given: the model starts from random ones")
             return {}
         path = self._local_path(path)
-        self.logger.info(f"Loading checkpoint from {path}")
         checkpoint = self._load_file(path)
         refuse_other_model(path, self.model, checkpoint["model"])
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)
@@ -133,6 +132,7 @@ class Checkpointer:
         if match != "overlap":
             keys = match_state_dict(self.model, checkpoint["model"])
             require_match(path, self.model, keys, exact=match == "exact")
+        self.logger.info(f"Weights are loaded from {path}")
         self._log_incompatible_keys(self._load_model(checkpoint))
         self._load_checkpointables(path, checkpoint, wanted)
         return checkpoint
@@ -171,19 +171,15 @@ class Checkpointer:
         wrong = {key for key, _, _ in keys.incorrect_shapes}
         fitting = {key: value for key, value in state.items() if key not in wrong}
         self.model.load_state_dict(fitting, strict=False)
-        self._num_loaded = len(fitting) - len(keys.unexpected_keys)
         return keys
 
     def _log_incompatible_keys(self, incompatible: IncompatibleKeys | None) -> None:
-        """Say in one table what was loaded; a warning when something was left out."""
-        if incompatible is None:
+        """Warn with a table of what was left out, if anything was."""
+        if incompatible is None or not any(incompatible):
             return
-        if any(incompatible):
-            self.logger.warning(
-                "The checkpoint and the model differ:\n" + describe_match(self._num_loaded, incompatible)
-            )
-        else:
-            self.logger.info(f"All {self._num_loaded} weights of the model were loaded.")
+        num_left = len(incompatible.missing_keys) + len(incompatible.incorrect_shapes)
+        table = describe_match(len(self.model.state_dict()) - num_left, incompatible)
+        self.logger.warning(f"The checkpoint and the model differ:\n{table}")
 
     def has_checkpoint(self) -> bool:
         """Whether `save_dir` names a last checkpoint."""
@@ -210,9 +206,13 @@ class Checkpointer:
 
         On resuming, the file must match the model exactly and all checkpointables are loaded.
         """
-        if resume and self.has_checkpoint():
+        if not (resume and self.has_checkpoint()):
+            return self.load(path, checkpointables=[])
+        try:
             return self.load(self.get_checkpoint_file(), match="exact")
-        return self.load(path, checkpointables=[])
+        except InputError as error:
+            named_by = os.path.join(self.save_dir, "last_checkpoint")
+            raise InputError(f"{error} ({named_by} names the file to resume from)") from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file in `save_dir` the last checkpoint."""

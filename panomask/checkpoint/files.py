@@ -25,7 +25,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}; MODEL.WEIGHTS takes the path of a checkpoint file (.pth)")
+        raise InputError(f"{path}: {what}; give the path of a checkpoint file (.pth)")
     if file.suffix == ".pkl":
         raise InputError(
             f"{path}: pickle files (.pkl) cannot be read; give a checkpoint saved by torch (.pth)"

@@ -90,8 +90,10 @@ def require_match(path: str, model: nn.Module, keys: IncompatibleKeys, *, exact:
         key, shape_file, shape_model = keys.incorrect_shapes[0]
         found = (
             f"{len(keys.incorrect_shapes)} weights have other shapes, first {key}: {shape_file} in the file, "
-            f"{shape_model} in the model (another number of classes?)"
+            f"{shape_model} in the model"
         )
+        if all(in_file[1:] == in_model[1:] for _, in_file, in_model in keys.incorrect_shapes):
+            found += " (another number of classes?)"
     elif missing:
         found = f"{len(missing)} weights of the model are not in the file, first {missing[0]}"
     elif unexpected:
@@ -107,17 +109,16 @@ def require_match(path: str, model: nn.Module, keys: IncompatibleKeys, *, exact:
 def describe_match(num_loaded: int, keys: IncompatibleKeys) -> str:
     """One table: how many weights were loaded, and which were not and why."""
     rows = [["loaded", num_loaded, ""]]
-    rows += _rows("missing in the file (kept as initialised)", keys.missing_keys)
-    rows += _rows("unknown to the model (not used)", keys.unexpected_keys)
-    shapes = [f"{key}: {tuple(a)} in the file, {tuple(b)} here" for key, a, b in keys.incorrect_shapes]
-    for i, text in enumerate(shapes):
-        title = "other shape (kept as initialised)" if i == 0 else ""
-        rows.append([title, len(shapes) if i == 0 else "", text])
+    missing, unexpected = keys.missing_keys, keys.unexpected_keys
+    rows += _rows("missing in the file (kept as initialised)", _grouped(missing), len(missing))
+    rows += _rows("unknown to the model (not used)", _grouped(unexpected), len(unexpected))
+    shapes = [f"{key}: {in_file} in the file, {here} here" for key, in_file, here in keys.incorrect_shapes]
+    rows += _rows("other shape (kept as initialised)", shapes, len(shapes))
     return tabulate(rows, headers=["weights", "count", "which"], tablefmt="simple")
 
 
-def _rows(title: str, keys: list[str], limit: int = 12) -> list[list]:
-    """Keys grouped by module, a row each: `backbone.fpn_lateral2.{bias, weight}`."""
+def _grouped(keys: list[str]) -> list[str]:
+    """One text a module: `backbone.fpn_lateral2.{bias, weight}`."""
     groups: dict[str, list[str]] = defaultdict(list)
     for key in keys:
         module, _, name = key.rpartition(".")
@@ -126,6 +127,11 @@ def _rows(title: str, keys: list[str], limit: int = 12) -> list[list]:
     for module, names in groups.items():
         text = names[0] if len(names) == 1 else "{" + ", ".join(names) + "}"
         lines.append(f"{module}.{text}" if module else text)
+    return lines
+
+
+def _rows(title: str, lines: list[str], count: int, limit: int = 12) -> list[list]:
+    """Rows of the table for one kind of weights, at most `limit`; title and count stand in the first."""
     if len(lines) > limit:
-        lines = [*lines[: limit - 1], f"... and {len(lines) - limit + 1} modules more"]
-    return [[title if i == 0 else "", len(keys) if i == 0 else "", line] for i, line in enumerate(lines)]
+        lines = [*lines[: limit - 1], f"... and {len(lines) - limit + 1} lines more"]
+    return [[title if i == 0 else "", count if i == 0 else "", line] for i, line in enumerate(lines)]

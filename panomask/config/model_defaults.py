@@ -116,9 +116,7 @@ MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT = 1.0
 MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
 MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = False  # each class its own binary cross entropy
-MODEL.ROI_BOX_HEAD.USE_FED_LOSS = (
-    False  # federated loss (Zhou et al. 2021, LVIS): only some classes take part
-)
+MODEL.ROI_BOX_HEAD.USE_FED_LOSS = False  # federated loss (Zhou et al. 2021, LVIS): some classes take part
 MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES = 50
 MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER = 0.5
 

@@ -4,13 +4,13 @@
 
 `position` is a sample's place in the stream of all ranks together. The worker seeds every random generator
 from (seed, position) before it maps the sample, so a batch is the same however many workers there are, and a
-resumed
-training goes on where it stopped by replaying indices alone: no image is read twice.
+resumed training goes on where it stopped by replaying indices alone: no image is read twice.
 """
 
 import itertools
 import logging
 import random
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,8 +29,9 @@ MAX_RETRIES = 1000
 
 
 class _WorkerInputError:
-    """Bad input found in a worker, on its way to the main process. (torch would wrap the one line in a
-    traceback.)
+    """Bad input found in a worker, on its way to the main process.
+
+    Returned instead of raised: torch would wrap the one line in a traceback.
     """
 
     def __init__(self, error: InputError):
@@ -38,8 +39,7 @@ class _WorkerInputError:
 
 
 class MapDataset(Dataset):
-    """`map_func(dataset[i])`; where that is None, another image takes its place, always the same for the same
-    i.
+    """`map_func(dataset[i])`; where that is None, another image takes its place, always the same for an i.
 
     The other image may be of another orientation than its batch. In a loader's worker an `InputError` is not
     raised but returned, for `InputErrorLoader` to raise.
@@ -80,9 +80,8 @@ class MapDataset(Dataset):
                 logger.warning("The mapper gave None for image %d and for 3 others tried in its place", idx)
             current = choice.randrange(len(self))
         raise InputError(
-            f"the mapper refused image {idx} and {MAX_RETRIES - 1} others tried in its place (it returned"
-            " None):"
-            " hardly an image of the data set is usable"
+            f"the mapper returned None for image {idx} and for {MAX_RETRIES - 1} others tried in its place:"
+            " hardly an image of the data set is usable; check the mapper"
         )
 
 
@@ -181,9 +180,8 @@ class Orientation:
             width, height = item.get("width"), item.get("height")
             if width is None or height is None:
                 raise InputError(
-                    f"{item.get('file_name', f'image {index}')}: width and height are not known, and"
-                    " grouping by aspect"
-                    " ratio needs them; add them to the dataset dict or set"
+                    f"{item.get('file_name', f'image {index}')}: grouping by aspect ratio needs width and"
+                    " height, which are not known; add them to the dataset dict, or set"
                     " DATALOADER.ASPECT_RATIO_GROUPING False"
                 )
             self._known[index] = width > height
@@ -241,16 +239,27 @@ class _ErrorPassingCollate:
 
 
 class InputErrorLoader(DataLoader):
-    """A `DataLoader` over a `MapDataset` that raises a worker's `InputError` as it was, and draws no random
-    number from the process's generators.
+    """A `DataLoader` over a `MapDataset` that raises a worker's `InputError` as it was.
+
+    It draws no random number from the process's generators.
     """
 
     def __init__(self, dataset: Dataset, *, collate_fn: Callable[[list[Any]], Any], **kwargs: Any):
         collate = _ErrorPassingCollate(collate_fn)
-        super().__init__(dataset, collate_fn=collate, generator=torch.Generator(), **kwargs)
+        with _no_advice_on_workers():
+            super().__init__(dataset, collate_fn=collate, generator=torch.Generator(), **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        return _Batches(super().__iter__())
+        with _no_advice_on_workers():
+            return _Batches(super().__iter__())
+
+
+@contextmanager
+def _no_advice_on_workers() -> Iterator[None]:
+    """Silence torch's long warnings about more workers than cores (the default of 4, on a small machine)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        yield
 
 
 class _Batches(Iterator[Any]):
@@ -280,9 +289,11 @@ class _Batches(Iterator[Any]):
 class ResumableLoader(InputErrorLoader):
     """The training loader: an endless stream of batches that can be taken up again at any batch.
 
-    >>> state = loader.state_dict(batches=1000)   # after 1000 batches have been trained on, by whoever counts
-    them >>> loader.load_state_dict(state)             # in another process, on a loader built the same way
-    >>> batches = iter(loader)                    # goes on with batch 1000
+    Who trains counts the batches::
+
+        state = loader.state_dict(batches=1000)  # after 1000 batches have been trained on
+        loader.load_state_dict(state)  # in another process, on a loader built the same way
+        batches = iter(loader)  # goes on with batch 1000
     """
 
     def __init__(self, dataset: Dataset, batch_sampler: PositionedBatchSampler, *, seed: int, **kwargs: Any):
@@ -298,8 +309,9 @@ class ResumableLoader(InputErrorLoader):
         return {"seed": self.seed, "batches": int(batches)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next `iter` where `state` says. A sampler without `reseed` must be deterministic by
-        itself.
+        """Begin the next `iter` where `state` says.
+
+        A sampler without `reseed` must give the same indices in every process by itself.
         """
         seed = int(state["seed"])
         self.dataset.seed = seed  # type: ignore[attr-defined]

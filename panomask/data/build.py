@@ -120,7 +120,7 @@ def get_detection_dataset_dicts(
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
     for name, part in zip(names, parts, strict=True):
         if len(part) == 0:
-            raise InputError(f"data set {name!r} has no images: check its annotation file")
+            raise InputError(f"data set {_describe(name)} has no images; check its annotation file")
 
     dataset_dicts = [item for part in parts for item in part]
     has_annotations = all("annotations" in item for item in dataset_dicts)
@@ -130,11 +130,10 @@ def get_detection_dataset_dicts(
     if has_annotations and min_keypoints > 0:
         dataset_dicts = filter_images_with_few_keypoints(dataset_dicts, min_keypoints)
     if not dataset_dicts:
-        keypoints = f" with at least {min_keypoints} labelled keypoints" if min_keypoints else ""
         raise InputError(
-            f"none of the {num_loaded} images of {', '.join(names)} has an object (crowds do not"
-            f" count){keypoints}:"
-            " check the annotation file, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to keep such images"
+            f"none of the {num_loaded} images of {', '.join(map(_describe, names))} has an object that is no"
+            f" crowd{f' and {min_keypoints} labelled keypoints' if min_keypoints else ''}; check the"
+            " annotations, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on such images too"
         )
     if has_annotations and check_consistency:
         check_metadata_consistency("thing_classes", names)
@@ -142,6 +141,12 @@ def get_detection_dataset_dicts(
         if class_names:
             print_instances_class_histogram(dataset_dicts, class_names)
     return dataset_dicts
+
+
+def _describe(name: str) -> str:
+    """The data set's name, with its annotation file where there is one."""
+    json_file = MetadataCatalog.get(name).get("json_file")
+    return f"{name} ({json_file})" if json_file else name
 
 
 def trivial_batch_collator(batch: list[Any]) -> list[Any]:
@@ -169,9 +174,8 @@ def _batch_size_of_rank(total_batch_size: int) -> int:
     world_size = distributed.get_world_size()
     if total_batch_size <= 0 or total_batch_size % world_size:
         raise InputError(
-            f"the total batch size {total_batch_size} (SOLVER.IMS_PER_BATCH) must be a positive multiple of"
-            " the number"
-            f" of processes, {world_size}"
+            f"the total batch size {total_batch_size} (SOLVER.IMS_PER_BATCH) must be a positive multiple"
+            f" of the number of processes, {world_size}"
         )
     return total_batch_size // world_size
 
@@ -286,8 +290,9 @@ def build_detection_train_loader(
     collate_fn: Callable[[list[Any]], Any] | None = None,
     **kwargs: Any,
 ) -> ResumableLoader:
-    """The endless training loader, called with a config (`cfg, *, mapper=, dataset=, sampler=`) or with
-    keywords.
+    """The endless training loader.
+
+    Called with a config, `(cfg, *, mapper=, dataset=, sampler=)`, or with keywords:
 
     Args:
         dataset: list of dataset dicts (then held once in memory for all workers), or a map-style dataset.
@@ -339,8 +344,9 @@ def build_detection_test_loader(
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader:
-    """Every image once over all ranks, in order; called with a config (`cfg, dataset_name, mapper=None`) or
-    keywords.
+    """The loader that gives every image once over all ranks, in order.
+
+    Called with a config, `(cfg, dataset_name, mapper=None)`, or with keywords:
 
     Args:
         dataset: list of dataset dicts, or a map-style dataset.

@@ -147,8 +147,7 @@ class DatasetMapper:
         elif not _has_segmentation(annotation):
             raise InputError(
                 f"object {position} has no segmentation, but MODEL.MASK_ON is True: add masks to the"
-                " annotation"
-                " file, or set MODEL.MASK_ON False to train on boxes alone"
+                " annotation file, or set MODEL.MASK_ON False to train on boxes alone"
             )
         if not self.use_keypoint:
             annotation.pop("keypoints", None)

@@ -1,5 +1,4 @@
-"""From annotations as the data set gives them to `Instances` as the model takes them, and what a mapper needs
-for it.
+"""From annotations as a data set gives them to `Instances` as a model takes them: what mappers are made of.
 
 The functions that read images live in `panomask.data.image_io`; they are found here too, as in Detectron2.
 Boxes are xyxy in absolute pixels once transformed; image sizes are (height, width).
@@ -107,9 +106,8 @@ def _transform_segmentation(
     mask = transforms.apply_segmentation(_decode_mask(segmentation))
     if tuple(mask.shape[:2]) != tuple(image_size):
         raise InputError(
-            f"a mask of {mask.shape[0]} x {mask.shape[1]} (height x width) after the transforms does not"
-            " fit its image"
-            f" of {image_size[0]} x {image_size[1]}: mend the RLE's size in the annotation file"
+            f"a mask is {mask.shape[0]} x {mask.shape[1]} (height x width) after the transforms, its image"
+            f" {image_size[0]} x {image_size[1]}: mend the RLE's size in the annotation file"
         )
     return mask
 
@@ -122,9 +120,8 @@ def _decode_mask(segmentation: Any) -> np.ndarray:
         return segmentation.astype(np.uint8)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise InputError(
-            f"segmentation of type {type(segmentation).__name__}; allowed: a list of polygons [[x, y, ...],"
-            " ...],"
-            " an RLE dict with size and counts, a 2-D array"
+            f"segmentation of type {type(segmentation).__name__}; allowed: a list of polygons, each"
+            " [x, y, x, y, ...], an RLE dict with size and counts, a 2-D array"
         )
     if isinstance(segmentation["counts"], list):
         segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
@@ -274,8 +271,7 @@ def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
         if value != first:
             raise InputError(
                 f"data sets {dataset_names[0]!r} and {name!r} differ in {key}: {_short(first)} against"
-                f" {_short(value)};"
-                " only data sets that agree can be trained on together"
+                f" {_short(value)}; only data sets that agree can be trained on together"
             )
 
 

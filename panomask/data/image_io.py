@@ -1,5 +1,4 @@
-"""Image files: reading with EXIF orientation and colour conversion, and the check against the annotations'
-size.
+"""Image files: reading them upright and in the wanted colours, and comparing sizes with the annotations.
 
 Arrays are (H, W, C), channels as the format says; "L" is (H, W, 1). "YUV-BT.601" is floating point, the rest
 uint8.
@@ -59,8 +58,7 @@ def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.nd
     if format in _EIGHT_BIT_FORMATS and image.mode.startswith(("I", "F")):
         raise InputError(
             f"{file_name}: pixels of mode {image.mode!r} (more than 8 bits) cannot be read as {format}"
-            " without a"
-            " choice of brightness range; convert the file to 8 bits per channel first"
+            " without a choice of brightness range; convert the file to 8 bits per channel first"
         )
     return convert_PIL_to_numpy(image, format)
 
@@ -73,17 +71,16 @@ def _decode(file_name: str | os.PathLike) -> Image.Image:
             f"{file_name}: image file {kind}; check the image folder and the annotation's file_name"
         )
     try:
-        with warnings.catch_warnings():  # PIL warns at half of the size that it refuses
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damaged EXIF blocks, and half of the size that is refused
             with Image.open(file_name) as image:
                 image.load()
                 return _upright(image)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(
-            f"{file_name}: image of more than {limit / 1e6:.0f} megapixels, PIL's limit against"
-            " decompression bombs;"
-            " cut it into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+            f"{file_name}: image of more than {limit / 1e6:.0f} megapixels, PIL's limit against decompression"
+            " bombs; cut it into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from None
     except _DECODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -135,8 +132,10 @@ def convert_image_to_rgb(image: np.ndarray | torch.Tensor, format: str) -> np.nd
 
 
 def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
-    """Fill missing `width` and `height` of `dataset_dict` in place; raise `SizeMismatchError` where they
-    disagree.
+    """Compare an image (H, W, ...) with `height` and `width` of its dataset dict; fill them in if missing.
+
+    Raises:
+        SizeMismatchError: they disagree.
     """
     height, width = image.shape[:2]
     expected = (dataset_dict.get("height", height), dataset_dict.get("width", width))
@@ -146,8 +145,7 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
             hint = " (swapped: the annotations may have been drawn without the file's EXIF rotation)"
         raise SizeMismatchError(
             f"{dataset_dict.get('file_name', 'image')}: the image is {width} x {height} (width x height), the"
-            f" annotations say {expected[1]} x {expected[0]}{hint}; use the image that was annotated, or"
-            " mend width and"
-            " height in the annotation file"
+            f" annotations say {expected[1]} x {expected[0]}{hint}; use the image that was annotated, or mend"
+            " width and height in the annotation file"
         )
     dataset_dict["height"], dataset_dict["width"] = height, width

@@ -26,9 +26,7 @@ class _InfiniteSampler(Sampler[int]):
         self.seed = distributed.shared_random_seed() if seed is None else int(seed)
 
     def reseed(self, seed: int) -> None:
-        """Make the stream that of `seed`, from the next `iter` on: how a resumed training finds its stream
-        again.
-        """
+        """From the next `iter` on, give the stream of `seed`: so a resumed training finds its own again."""
         self.seed = int(seed)
 
     def __iter__(self) -> Iterator[int]:
@@ -134,8 +132,7 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
             sqrt: take the square root (the paper), or the ratio itself.
 
         Returns:
-            (N,) float32; 1 for an image without objects. A class's frequency is the part of images that hold
-            it.
+            (N,) float32; 1 for an image without objects. A class's frequency is its part of the images.
         """
         classes = [{anno["category_id"] for anno in item.get("annotations", ())} for item in dataset_dicts]
         num_images = Counter(itertools.chain.from_iterable(classes))
@@ -154,8 +151,9 @@ class RepeatFactorTrainingSampler(_InfiniteSampler):
 
 
 class InferenceSampler(Sampler[int]):
-    """Every image exactly once over all ranks: each takes one stretch, the first ones one image more if need
-    be.
+    """Every image exactly once over all ranks.
+
+    Each takes one stretch, of equal length or, for the first ranks, longer by one.
 
     Args:
         size: number of images; may be 0.

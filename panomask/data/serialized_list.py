@@ -1,8 +1,7 @@
 """A list of dataset dicts that is held once in memory however many loader workers read it.
 
-A Python list would be copied by and by into every forked worker, because reading an object writes its
-reference count; and it would be pickled into every spawned one. One tensor has one reference count for all
-its bytes.
+Every forked worker would come to hold its own copy of a Python list, because reading an object writes its
+reference count; a spawned one would get it pickled. One tensor has one reference count for all its bytes.
 """
 
 import copy

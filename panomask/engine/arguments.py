@@ -17,9 +17,8 @@ examples:
     %(prog)s --config-file cfg.yaml --num-gpus 4
   the same, with processes started by torchrun:
     torchrun --nproc-per-node 4 %(prog)s --config-file cfg.yaml
-  on two machines:
-    (machine 0) %(prog)s --machine-rank 0 --num-machines 2 --num-gpus 8 --dist-url tcp://HOST0:PORT ...
-    (machine 1) %(prog)s --machine-rank 1 --num-machines 2 --num-gpus 8 --dist-url tcp://HOST0:PORT ...
+  on two machines of eight GPUs, with M = 0 on the first, whose address both get, and M = 1 on the second:
+    %(prog)s --config-file cfg.yaml --num-gpus 8 --num-machines 2 --machine-rank M --dist-url tcp://HOST:PORT
 """
 
 

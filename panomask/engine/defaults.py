@@ -27,7 +27,7 @@ from panomask.engine.sheet import ComparisonSheet
 from panomask.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from panomask.engine.writers import EventWriter, default_writers, rewind_metrics
 from panomask.errors import InputError
-from panomask.evaluation import COCOEvaluator, DatasetEvaluator, inference_on_dataset, print_csv_format
+from panomask.evaluation import COCOEvaluator, DatasetEvaluator, inference_on_dataset
 from panomask.modeling import build_model
 from panomask.solver import build_lr_scheduler, build_optimizer
 
@@ -53,7 +53,7 @@ class DefaultTrainer(TrainerBase):
         """
         super().__init__()
         if not logging.getLogger("panomask").isEnabledFor(logging.INFO):
-            setup_logger()
+            setup_logger(distributed_rank=distributed.get_rank())
         cfg = DefaultTrainer.auto_scale_workers(cfg, distributed.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -123,7 +123,7 @@ class DefaultTrainer(TrainerBase):
         """
         resumes = resume and self.checkpointer.has_checkpoint()
         if resume and not resumes:
-            logger.info(f"No checkpoint in {self.cfg.OUTPUT_DIR}: training starts from the beginning.")
+            logger.info(f"{self.cfg.OUTPUT_DIR} holds no checkpoint: training starts from the beginning")
         rest = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resumes:
             if not isinstance(rest.get("iteration"), int):
@@ -142,9 +142,9 @@ class DefaultTrainer(TrainerBase):
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             self._build_precise_bn(),
+            # Before the evaluation, so that nothing is lost if that fails.
+            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
         ]
-        # Before the evaluation, so that nothing is lost if that fails.
-        result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
 
         def test_and_save_results() -> Mapping[str, Any]:
             self._last_eval_results = self.test(self.cfg, self.model)
@@ -162,17 +162,13 @@ class DefaultTrainer(TrainerBase):
     def _build_precise_bn(self) -> HookBase | None:
         if not (self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model)):
             return None
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = 0  # its workers would stay alive beside the training's
+        cfg = _without_workers(self.cfg)  # they would stay alive beside the training's
         return hooks.PreciseBN(
             cfg.TEST.EVAL_PERIOD, self.model, self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
         )
 
     def _build_sheet(self) -> HookBase:
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = 0
+        cfg = _without_workers(self.cfg)
         name = cfg.DATASETS.TEST[0]
         return ComparisonSheet(
             name, lambda: self.build_test_loader(cfg, name), cfg.TEST.SHEET_IMAGES, cfg.OUTPUT_DIR
@@ -286,9 +282,8 @@ class DefaultTrainer(TrainerBase):
         results: OrderedDict[str, Any] = OrderedDict()
         for i, name in enumerate(names):
             evaluator = cls.build_evaluator(cfg, name) if evaluators is None else evaluators[i]
+            logger.info(f"Evaluating on {name}")
             results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
-            if distributed.is_main_process() and results[name]:
-                print_csv_format(results[name])
         if distributed.is_main_process() and any(results.values()):
             write_results(cfg.OUTPUT_DIR, results)
         return next(iter(results.values())) if len(results) == 1 else results
@@ -332,6 +327,13 @@ class DefaultTrainer(TrainerBase):
         if was_frozen:
             cfg.freeze()
         return cfg
+
+
+def _without_workers(cfg: CfgNode) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATALOADER.NUM_WORKERS = 0
+    return cfg
 
 
 class _CallAfterBackward(HookBase):

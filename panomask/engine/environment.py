@@ -5,8 +5,8 @@ import logging
 import os
 import platform
 import random
+import secrets
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,11 +27,11 @@ def seed_all_rng(seed: int | None = None) -> None:
     """Seed the generators of Python, numpy and torch (CPU and GPU).
 
     Args:
-        seed: None chooses one from the clock and the process, and logs it.
+        seed: None lets the system choose one, and logs it.
     """
     if seed is None:
-        seed = (os.getpid() * 1_000_003 + time.time_ns() // 1000) % 2**31
-        logger.info(f"Using a random seed: {seed}")
+        seed = secrets.randbelow(2**31)
+        logger.info(f"No seed is set: the random numbers start from {seed}")
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -107,6 +107,15 @@ class RandomStates:
         if state is not None:
             set_random_state(state)
         self._loaded = []
+
+
+def summarize_environment() -> str:
+    """Versions and device in one line."""
+    device = f"{torch.get_num_threads()} CPU threads"
+    if torch.cuda.is_available():
+        device = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+    python = sys.version.split()[0]
+    return f"panomask {_version('panomask')}, Python {python}, torch {torch.__version__}, {device}"
 
 
 def collect_env_info() -> str:

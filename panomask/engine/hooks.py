@@ -20,6 +20,7 @@ from tqdm import tqdm
 from panomask import distributed
 from panomask.checkpoint import Checkpointer
 from panomask.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
+from panomask.data.batching import ResumableLoader
 from panomask.engine.environment import preserve_random_state
 from panomask.engine.train_loop import HookBase
 from panomask.engine.writers import EventWriter
@@ -118,18 +119,10 @@ class IterationTimer(HookBase):
         counted = self._count - self._warmup_iter
         if counted <= 0:
             return
-        total = self._total_timer.seconds()
-        logger.info(
-            f"Training speed: {counted} iterations in {_duration(self._step_seconds)} "
-            f"({self._step_seconds / counted:.4f} s / it)"
-        )
-        logger.info(
-            f"Training time: {_duration(total)} ({_duration(max(total - self._step_seconds, 0))} on hooks)"
-        )
-
-
-def _duration(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=int(seconds)))
+        in_hooks = max(self._total_timer.seconds() - self._step_seconds, 0)
+        steps, rest = (str(datetime.timedelta(seconds=int(part))) for part in (self._step_seconds, in_hooks))
+        each = self._step_seconds / counted
+        logger.info(f"Trained {counted} iterations in {steps}, {each:.4f} s each; the hooks took {rest} more")
 
 
 class PeriodicWriter(HookBase):
@@ -161,6 +154,8 @@ class PeriodicWriter(HookBase):
 class ProgressBar(HookBase):
     """A bar on the terminal (standard error) of the main process; nothing where there is no terminal."""
 
+    _bar: tqdm | None = None
+
     def before_train(self) -> None:
         self._bar = tqdm(
             total=self.trainer.max_iter,
@@ -174,10 +169,12 @@ class ProgressBar(HookBase):
         )
 
     def after_step(self) -> None:
+        assert self._bar is not None
         self._bar.update(1)
 
     def after_train(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 class PeriodicCheckpointer(_PeriodicCheckpointer, HookBase):
@@ -238,7 +235,8 @@ class BestCheckpointer(HookBase):
         if not math.isfinite(metric) or iteration == self.best_iter:
             return
         if self.best_metric is None or self._is_better(metric, self.best_metric):
-            logger.info(f"{self._val_metric} {metric:.5f} is the best so far (before: {self.best_metric})")
+            before = "" if self.best_metric is None else f", before {self.best_metric:.5f}"
+            logger.info(f"{self._val_metric} is at its best so far: {metric:.5f}{before}")
             self.best_metric, self.best_iter = metric, iteration
             last_iter = min(iteration, self.trainer.max_iter - 1)
             self._checkpointer.save(self._file_prefix, iteration=last_iter)
@@ -308,7 +306,6 @@ class LRScheduler(HookBase):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue the schedule."""
         if isinstance(self.scheduler, _TORCH_SCHEDULER):
-            logger.info("Loading the schedule's state ...")
             self.scheduler.load_state_dict(dict(state_dict))
 
 
@@ -382,7 +379,7 @@ class PreciseBN(HookBase):
         self._period = period
         self._disabled = False
         if not get_bn_modules(model):
-            logger.info("PreciseBN is disabled: the model has no batch norm in training mode.")
+            logger.info("No batch norm of the model is in training mode: its statistics are not recomputed")
             self._disabled = True
 
     def after_step(self) -> None:
@@ -398,3 +395,12 @@ class PreciseBN(HookBase):
         logger.info(f"Updating batch norm statistics over {self._num_iter} batches")
         with preserve_random_state():
             update_bn_stats(self._model, iter(self._data_loader), self._num_iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which batches the averages are over, so that a resumed run takes the same."""
+        return self._data_loader.state_dict(0) if isinstance(self._data_loader, ResumableLoader) else {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take the batches of the earlier process."""
+        if isinstance(self._data_loader, ResumableLoader):
+            self._data_loader.load_state_dict(dict(state_dict))

@@ -181,6 +181,7 @@ def _join_group(
     # Both backends, because MODEL.DEVICE may be the CPU on a machine with GPUs.
     backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
     dist.init_process_group(backend, dist_url, timeout=timeout, world_size=world_size, rank=rank)
+    distributed.create_object_group(timeout)
     distributed.create_local_process_group(local_size)
 
 

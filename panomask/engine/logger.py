@@ -86,6 +86,8 @@ def setup_logger(
         console.setLevel(logging.INFO)
         console.setFormatter(_Formatter(name, abbrev_name, color and sys.stdout.isatty()))
         logger.addHandler(console)
+    if distributed_rank > 0 and not logger.handlers:
+        logger.addHandler(logging.NullHandler())  # else Python prints the warnings of every rank
     if output is not None:
         _log_to_file(logger, _log_file(output, distributed_rank), _Formatter(name, abbrev_name, False))
     return logger

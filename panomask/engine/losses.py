@@ -40,8 +40,8 @@ def put_losses(
 
 def raise_not_finite(iteration: int, losses: Mapping[str, float]) -> None:
     """Raise the error for a loss that is NaN or infinite."""
-    shown = ", ".join(f"{name}: {value:.4g}" for name, value in losses.items())
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     raise FloatingPointError(
-        f"Loss became infinite or NaN at iteration={iteration}! losses: {{{shown}}}. "
-        "A lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True may help."
+        f"the loss of iteration {iteration} is not finite ({shown}); a lower SOLVER.BASE_LR, a longer "
+        "SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True may help"
     )

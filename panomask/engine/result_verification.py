@@ -22,8 +22,8 @@ def verify_results(cfg: Any, results: Mapping[str, Any]) -> bool:
         return True
     misses = unmet_expectations(expected, results)
     for line in misses:
-        logger.error("Result verification failed: %s", line)
+        logger.error("TEST.EXPECTED_RESULTS not met: %s", line)
     if misses:
         sys.exit(1)
-    logger.info("Result verification passed: %d expected results met", len(expected))
+    logger.info("TEST.EXPECTED_RESULTS: all %d met", len(expected))
     return True

@@ -28,7 +28,7 @@ def write_results(output_dir: str, results: Mapping[str, Any]) -> None:
     table_file = os.path.join(output_dir, "results.md")
     with write_atomically(table_file, "w") as file:
         file.write(results_table(results) + "\n")
-    logger.info(f"Results saved to {json_file} and {table_file}")
+    logger.info(f"These results are in {json_file} and {table_file}")
 
 
 def _finite_or_none(value: Any) -> Any:

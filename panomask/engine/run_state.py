@@ -17,14 +17,17 @@ class DataPosition:
     def __init__(self, trainer: Any) -> None:
         """
         Args:
-            trainer: with `data_loader` and `iter`; only a weak reference is kept.
+            trainer: with `data_loader`, `iter` and `max_iter`; only a weak reference is kept.
         """
         self._trainer = weakref.proxy(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's state after the trainer's current iteration; empty for a loader that cannot say."""
-        loader = self._trainer.data_loader
-        return loader.state_dict(self._trainer.iter + 1) if isinstance(loader, ResumableLoader) else {}
+        trainer = self._trainer
+        if not isinstance(trainer.data_loader, ResumableLoader):
+            return {}
+        # After the last iteration, `iter` counts the finished ones already.
+        return trainer.data_loader.state_dict(min(trainer.iter + 1, trainer.max_iter))
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Let the loader begin there."""

@@ -3,6 +3,8 @@
 import argparse
 import logging
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from panomask.checkpoint import write_atomically
 from panomask.config import CfgNode, check_supported
 from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.datasets.coco import read_coco_categories, register_coco_instances
-from panomask.engine.environment import collect_env_info, seed_all_rng
+from panomask.engine.environment import collect_env_info, seed_all_rng, summarize_environment
 from panomask.engine.logger import setup_logger
 from panomask.errors import InputError
 from panomask.layers import resolve_device
@@ -36,7 +38,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     Args:
         cfg: merged from file and command line.
-        args: of `default_argument_parser`; `eval_only` matters, the rest is logged.
+        args: of `default_argument_parser`; only `eval_only` matters.
 
     Raises:
         InputError: a key that is not supported, a class count that disagrees with the data, a missing file;
@@ -54,14 +56,16 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     )
     for name in ("panomask", "fvcore"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
-    for note in notes:
-        logger.info(note)
-    cfg.MODEL.DEVICE = _device_name(cfg.MODEL.DEVICE)
-    if was_frozen:
-        cfg.freeze()
-    _log_run(cfg, args)
+    device = _device(cfg.MODEL.DEVICE)
+    _log_run(cfg, notes)
     if distributed.is_main_process():
         _save_config(cfg, keep_old=eval_only)
+    cfg.MODEL.DEVICE = str(device)  # not in the file, which may be used on another machine
+    if was_frozen:
+        cfg.freeze()
+    if device.type == "cuda" and device.index is not None:
+        # Generators, memory statistics and pinned memory are those of the current device.
+        torch.cuda.set_device(device)
     if cfg.FLOAT32_PRECISION:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
     if not eval_only:
@@ -69,11 +73,16 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
 
 
-def _log_run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    logger.info(f"Environment:\n{collect_env_info()}")
-    logger.info(f"Processes: {distributed.get_world_size()}. Command line: {args}")
-    # Long, and in OUTPUT_DIR/config.yaml too: to the log file alone.
-    logger.debug(f"Full config:\n{cfg.dump()}")
+def _log_run(cfg: CfgNode, notes: Sequence[str]) -> None:
+    """What runs here, in a few lines; the long version goes to the log file alone."""
+    world_size = distributed.get_world_size()
+    processes = f", {world_size} processes" if world_size > 1 else ""
+    logger.info(f"{summarize_environment()}{processes}")
+    logger.info(f"Command: {shlex.join(sys.argv)}")
+    for note in notes:
+        logger.info(note)
+    logger.debug(f"Environment:\n{collect_env_info()}")
+    logger.debug(f"Config:\n{cfg.dump()}")
 
 
 def _save_config(cfg: CfgNode, *, keep_old: bool) -> None:
@@ -83,10 +92,10 @@ def _save_config(cfg: CfgNode, *, keep_old: bool) -> None:
         return
     with write_atomically(path, "w") as file:
         file.write(cfg.dump())
-    logger.info(f"Full config saved to {path}")
+    logger.info(f"The config with all defaults is in {path}")
 
 
-def _device_name(name: str) -> str:
+def _device(name: str) -> torch.device:
     """The device that MODEL.DEVICE stands for on this machine, in this process."""
     device = resolve_device(name)
     num_local = distributed.get_local_size()
@@ -101,7 +110,7 @@ def _device_name(name: str) -> str:
                 f"--num-gpus {num_local}: this machine has {num_gpus}; ask for at most that, "
                 "or set MODEL.DEVICE cpu"
             )
-    return str(device)
+    return device
 
 
 def register_datasets(cfg: CfgNode) -> None:

@@ -47,7 +47,7 @@ def draw_predictions(
             image = read_image(sample["file_name"], "RGB")
             rows.append((image, truth, output["instances"].to("cpu")))
     comparison_sheet(rows, MetadataCatalog.get(dataset_name), path)
-    logger.info(f"Truth and prediction of {num_images} images of {dataset_name}: {path}")
+    logger.info(f"Truth and prediction on {num_images} images of {dataset_name} are drawn in {path}")
 
 
 class ComparisonSheet(HookBase):

@@ -74,7 +74,7 @@ class TrainerBase:
 
         `self.iter == max_iter` in `after_train` tells that all of them succeeded.
         """
-        logger.info(f"Starting training from iteration {start_iter}")
+        logger.info(f"Training goes from iteration {start_iter} up to {max_iter}")
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:

@@ -21,7 +21,6 @@ from panomask.evaluation.coco_ground_truth import has_masks, load_ground_truth
 from panomask.evaluation.coco_json import convert_to_coco_dict, convert_to_coco_json, write_json
 from panomask.evaluation.coco_scores import IOU_TYPES, MAX_DETECTIONS, evaluate_coco_json
 from panomask.evaluation.evaluator import DatasetEvaluator
-from panomask.evaluation.results import results_table
 from panomask.structures import BoxMode, Instances
 
 logger = logging.getLogger(__name__)
@@ -134,15 +133,13 @@ class COCOEvaluator(DatasetEvaluator):
         if self._output_dir is not None:
             path = Path(self._output_dir) / RESULTS_FILE
             write_json(path, results)
-            logger.info("Saved %d predictions to %s", len(results), path)
+            logger.info("%d predictions are in %s", len(results), path)
         if "annotations" not in self._coco_api.dataset:
             logger.info("%s has no annotations: its predictions are saved but not scored", self._dataset_name)
             return OrderedDict()
-        scores = OrderedDict(
+        return OrderedDict(
             (task, self._score(results, task, img_ids)) for task in self._tasks_to_score(predicted_tasks)
         )
-        logger.info("Evaluation of %s:\n%s", self._dataset_name, results_table(scores))
-        return scores
 
     def _tasks_to_score(self, predicted: set[str]) -> list[str]:
         """The tasks asked for, or else all that predictions and annotations both hold."""

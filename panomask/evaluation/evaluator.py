@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from panomask.distributed import get_world_size, is_main_process
+from panomask.evaluation.results import results_table
 
 logger = logging.getLogger(__name__)
 
@@ -117,18 +118,20 @@ class _Stopwatch:
 
     def _line(self, seen: int, now: float) -> str:
         parts = " ".join(f"{part} {value / self.images:.4f}" for part, value in self.seconds.items())
-        line = f"Inference done {seen}/{self.num_batches or '?'}. s/img: {parts}."
-        if self.num_batches is not None:
-            eta = (now - self._start) / self.batches * (self.num_batches - seen)
-            line += f" ETA={timedelta(seconds=int(eta))}"
-        return line
+        if self.num_batches is None:
+            return f"batch {seen}  seconds an image: {parts}"
+        left = (now - self._start) / self.batches * (self.num_batches - seen)
+        return (
+            f"eta: {timedelta(seconds=int(left))}  batch {seen}/{self.num_batches}  seconds an image: {parts}"
+        )
 
     def summary(self) -> str:
-        total = time.perf_counter() - self._start
+        seconds = time.perf_counter() - self._start
         images = max(self.images, 1)
+        share = " of each process" if get_world_size() > 1 else ""
         return (
-            f"Total inference time: {timedelta(seconds=int(total))} ({total / images:.4f} s / img a process,"
-            f" {self.seconds['inference'] / images:.4f} of it in the model, on {get_world_size()} processes)"
+            f"Inference took {seconds / images:.4f} s an image, {self.seconds['inference'] / images:.4f} in "
+            f"the model (over {self.images} images{share} after the warm-up)"
         )
 
 
@@ -138,7 +141,7 @@ def inference_on_dataset(
     evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
     callbacks: Mapping[str, Callable[[], Any]] | None = None,
 ) -> Mapping[str, Any]:
-    """Run the model over a loader without gradients and let the evaluators measure.
+    """Run the model over a loader without gradients, let the evaluators measure, log a table of the results.
 
     Args:
         model: called with each batch. A module is put in evaluation mode and its modes are restored after.
@@ -152,7 +155,6 @@ def inference_on_dataset(
     evaluators = _as_one(evaluator)
     callbacks = callbacks or {}
     num_batches = len(data_loader) if isinstance(data_loader, Sized) else None
-    logger.info("Start inference on %s batches", num_batches if num_batches is not None else "the")
     evaluators.reset()
     watch = _Stopwatch(num_batches)
     with ExitStack() as stack:
@@ -172,6 +174,8 @@ def inference_on_dataset(
         _call(callbacks, "on_end")
     logger.info(watch.summary())
     results = evaluators.evaluate()
+    if results and isinstance(results, Mapping) and is_main_process():
+        logger.info("Results:\n%s", results_table(results))
     return {} if results is None else results
 
 

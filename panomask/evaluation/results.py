@@ -28,15 +28,12 @@ def flatten_results_dict(results: Results) -> dict[str, Any]:
 
 
 def print_csv_format(results: Results) -> None:
-    """Log each task's main metrics as two comma-separated lines that paste into a spreadsheet."""
+    """Log each task's main metrics as lines of names and of numbers that paste into a spreadsheet."""
     for task, metrics in results.items():
-        if not isinstance(metrics, Mapping):
-            logger.info("copypaste: %s=%s", task, metrics)
-            continue
+        metrics = metrics if isinstance(metrics, Mapping) else {task: metrics}
         main = {name: value for name, value in metrics.items() if "-" not in name}
-        logger.info("copypaste: Task: %s", task)
-        logger.info("copypaste: %s", ",".join(main))
-        logger.info("copypaste: %s", ",".join(f"{value:.4f}" for value in main.values()))
+        numbers = (f"{value:.4f}" if isinstance(value, float) else str(value) for value in main.values())
+        logger.info("%s\n%s\n%s", task, ",".join(main), ",".join(numbers))
 
 
 def results_table(results: Results) -> str:
@@ -57,12 +54,15 @@ def _depth(results: Any) -> int:
 
 
 def _tables_of_one_data_set(tasks: Results) -> str:
+    bare = {name: {"value": value} for name, value in tasks.items() if not isinstance(value, Mapping)}
     tasks = {task: metrics for task, metrics in tasks.items() if isinstance(metrics, Mapping) and metrics}
     if not tasks:
-        return "(no results)"
+        return _table("metric", bare) if bare else "(no results)"
     by_class = {task: {k: v for k, v in metrics.items() if "-" in k} for task, metrics in tasks.items()}
     overall = {task: {k: v for k, v in metrics.items() if "-" not in k} for task, metrics in tasks.items()}
     tables = [_table("task", overall)]
+    if bare:
+        tables.append(_table("metric", bare))
     names = _union(metrics for metrics in by_class.values())
     if names:
         rows = {

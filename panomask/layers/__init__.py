@@ -12,14 +12,14 @@ from panomask.layers.batch_norm import (
     SyncBatchNorm,
     get_norm,
 )
-from panomask.layers.blocks import CNNBlockBase
+from panomask.layers.blocks import CNNBlockBase, conv3x3_relu
 from panomask.layers.device import resolve_device
 from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
 from panomask.layers.mask_paste import paste_masks_in_image
 from panomask.layers.memory import retry_if_cuda_oom
-from panomask.layers.nms import batched_nms
-from panomask.layers.roi_align import ROIAlign
+from panomask.layers.roi_pooling import ROIAlign
 from panomask.layers.shape_spec import ShapeSpec
+from panomask.layers.suppression import batched_nms
 from panomask.layers.wrappers import (
     Conv2d,
     cat,
@@ -46,6 +46,7 @@ __all__ = [
     "batched_nms",
     "cat",
     "ciou_loss",
+    "conv3x3_relu",
     "cross_entropy",
     "diou_loss",
     "empty_input_loss_func_wrapper",

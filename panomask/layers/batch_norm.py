@@ -44,10 +44,11 @@ class FrozenBatchNorm2d(nn.Module):
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
-        # One multiplication and one addition: unlike F.batch_norm it keeps no activation for backward.
+        # Unlike F.batch_norm this keeps no activation for backward. torch.addcmul would be faster still, but
+        # rounds once instead of twice: enough to turn a near tie among the proposals of a golden run.
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+        return (x * scale.to(x.dtype)[:, None, None]).add_(shift.to(x.dtype)[:, None, None])
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
@@ -141,10 +142,8 @@ def _synchronized_batch_norm(x: Tensor, norm: nn.modules.batchnorm._BatchNorm, b
     """
     channels = x.shape[1]
     stats_input = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if x.shape[0] == 0:
-        vector = (
-            stats_input.new_zeros(2 * channels + 1) + stats_input.sum()
-        )  # the sum of nothing: keeps the graph
+    if x.shape[0] == 0:  # zeros; the sum of nothing attaches them to the graph
+        vector = stats_input.new_zeros(2 * channels + 1) + stats_input.sum()
     else:
         mean = stats_input.mean(dim=(0, 2, 3))
         square = (stats_input * stats_input).mean(dim=(0, 2, 3))

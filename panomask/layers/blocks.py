@@ -1,10 +1,12 @@
-"""The base class of the blocks that backbones are made of."""
+"""Blocks of convolutions: the base class of those in backbones, and the one that heads repeat."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
-from panomask.layers.batch_norm import FrozenBatchNorm2d
+from panomask.layers.batch_norm import FrozenBatchNorm2d, get_norm
+from panomask.layers.wrappers import Conv2d
 
 BlockT = TypeVar("BlockT", bound="CNNBlockBase")
 
@@ -30,3 +32,18 @@ class CNNBlockBase(nn.Module):
             parameter.requires_grad = False
         FrozenBatchNorm2d.convert_frozen_batchnorm(self)
         return self
+
+
+def conv3x3_relu(in_channels: int, out_channels: int, norm: Any = "") -> Conv2d:
+    """A "same" 3 x 3 convolution, `norm` (see `get_norm`) and ReLU; a bias only where there is no norm."""
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        padding=1,
+        bias=not norm,
+        norm=get_norm(norm, out_channels),
+        activation=nn.ReLU(),
+    )
+    c2_msra_fill(conv)
+    return conv

@@ -111,9 +111,9 @@ class DefaultAnchorGenerator(nn.Module):
 
     def _grid_anchors(self, size: torch.Size, stride: int, cell_anchors: torch.Tensor) -> torch.Tensor:
         height, width = size
-        first, options = self.offset * stride, {"device": cell_anchors.device, "dtype": torch.float32}
-        ys = torch.arange(height, **options) * stride + first  # type: ignore[call-overload]
-        xs = torch.arange(width, **options) * stride + first  # type: ignore[call-overload]
+        first = self.offset * stride
+        ys = torch.arange(height, device=cell_anchors.device) * stride + first
+        xs = torch.arange(width, device=cell_anchors.device) * stride + first
         ys, xs = torch.meshgrid(ys, xs, indexing="ij")
         centers = torch.stack([xs, ys, xs, ys], dim=-1)  # (Hi, Wi, 4)
         return (centers[:, :, None] + cell_anchors).reshape(-1, 4)  # (Hi * Wi * A, 4)

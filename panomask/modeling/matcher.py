@@ -15,8 +15,7 @@ class Matcher:
     """Each prediction gets the object of highest quality, and a label by the interval that this falls in.
 
     Args:
-        thresholds: increasing bounds; quality q gets `labels[i]` where thresholds[i - 1] <= q <
-            thresholds[i].
+        thresholds: increasing bounds; a quality from thresholds[i - 1] to below thresholds[i] gets labels[i].
         labels: 0 (negative), 1 (positive) or -1 (ignore), one more than thresholds.
         allow_low_quality_matches: also label 1 whatever has the highest quality for some object, ties
             included (Faster R-CNN, arXiv:1506.01497, section 3.1.2, rule (i)).

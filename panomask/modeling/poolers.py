@@ -29,8 +29,7 @@ def assign_boxes_to_levels(
 ) -> torch.Tensor:
     """Index of the level, 0 for `min_level`, that each box is pooled from.
 
-    A box of area `canonical_box_size` squared belongs to `canonical_level`, one of twice the side to the
-    next.
+    A box of `canonical_box_size` squared belongs to `canonical_level`, one of twice that side to the next.
 
     Returns:
         (R,) int64, the images' boxes one after the other.
@@ -98,8 +97,7 @@ class ROIPooler(nn.Module):
             box_lists: N `Boxes`, in image pixels.
 
         Returns:
-            (R, C, output height, output width), in the order of the boxes; for R = 0 it still hangs on the
-            graph.
+            (R, C, output height, output width) in the order of the boxes, on the graph for R = 0 too.
         """
         assert len(x) == len(self.level_poolers), (
             f"{len(x)} feature maps for {len(self.level_poolers)} levels"
@@ -111,8 +109,8 @@ class ROIPooler(nn.Module):
         if len(self.level_poolers) == 1:
             return self.level_poolers[0](x[0], rois)
         levels = assign_boxes_to_levels(
-            *(box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level)
-        )
+            box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
+        )  # (R,)
         # Sorted by level, the boxes of each level are one slice; only the slices' sizes come to the host.
         order = torch.argsort(levels, stable=True)
         counts = (levels == torch.arange(len(x), device=levels.device)[:, None]).sum(dim=1).tolist()

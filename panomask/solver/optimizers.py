@@ -81,8 +81,9 @@ def get_default_optimizer_params(
         weight_decay_norm: weight decay of the parameters of normalisation layers; None: as for others.
         bias_lr_factor: learning rate of parameters named "bias", as a multiple of `base_lr`.
         weight_decay_bias: weight decay of parameters named "bias", in normalisation layers too; None: as for
-        others. lr_factor_func: a parameter's full name -> the factor on its learning rate. overrides: a
-        parameter's last name, such as "embedding" -> {hyperparameter: value}; these come last.
+            others.
+        lr_factor_func: a parameter's full name -> the factor on its learning rate.
+        overrides: a parameter's last name, such as "embedding" -> {hyperparameter: value}; these come last.
 
     Returns:
         Groups `{"params": [...], hyperparameter: value, ...}`, one for each set of hyperparameters, in the

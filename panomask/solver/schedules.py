@@ -66,9 +66,7 @@ def _build_multi_step(cfg: CfgNode) -> ParamScheduler:
     steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
     if len(steps) != len(solver.STEPS):
         logger.warning(
-            "SOLVER.STEPS %s: steps from SOLVER.MAX_ITER %d on are never reached",
-            solver.STEPS,
-            solver.MAX_ITER,
+            "SOLVER.STEPS %s: those from MAX_ITER %d on are not reached", solver.STEPS, solver.MAX_ITER
         )
     if steps != sorted(set(steps)) or any(step < 1 for step in steps):
         raise InputError(
@@ -107,11 +105,11 @@ class WarmupParamScheduler(CompositeParamScheduler):
     """A schedule whose first part is replaced by a warm-up.
 
     Args:
-        scheduler: what follows the warm-up. warmup_factor: the warm-up starts at this multiple of the
-        schedule's first value. warmup_length: its share of the training, from 0 to 1. warmup_method:
-        "linear", up to the value that the schedule has where the warm-up ends, or "constant".
-        rescale_interval: whether the schedule is squeezed into what is left, or simply joined where it
-        stands.
+        scheduler: what follows the warm-up.
+        warmup_factor: the warm-up starts at this multiple of the schedule's first value.
+        warmup_length: its share of the training, from 0 to 1.
+        warmup_method: "linear", up to the value that the schedule has where the warm-up ends, or "constant".
+        rescale_interval: whether the schedule is squeezed into what is left, or joined where it stands.
 
     Raises ValueError for an unknown method.
     """

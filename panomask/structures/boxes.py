@@ -123,7 +123,7 @@ class Boxes:
         """(N,) bool: wider and higher than `threshold`."""
         return ((self.tensor[:, 2:] - self.tensor[:, :2]) > threshold).all(dim=1)
 
-    def inside_box(self, box_size: tuple[int, int], boundary_threshold: int = 0) -> Tensor:
+    def inside_box(self, box_size: tuple[int, int], boundary_threshold: float = 0) -> Tensor:
         """(N,) bool: at most `boundary_threshold` pixels outside an image of `box_size` (height, width)."""
         height, width = box_size
         x0, y0, x1, y1 = self.tensor.unbind(1)
@@ -171,9 +171,16 @@ class Boxes:
 
 def pairwise_intersection(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Area that every box of one set shares with every box of the other, (N, M)."""
-    first, second = boxes1.tensor[:, None], boxes2.tensor
-    sides = torch.min(first[..., 2:], second[:, 2:]) - torch.max(first[..., :2], second[:, :2])  # (N, M, 2)
-    return sides.clamp(min=0).prod(dim=2)
+    first = boxes1.tensor[:, :, None].unbind(1)  # x0, y0, x1, y1, (N, 1) each
+    second = boxes2.tensor.t().contiguous()  # (4, M)
+    width = _shared_length(first[0], first[2], second[0], second[2])  # (N, M)
+    height = _shared_length(first[1], first[3], second[1], second[3])
+    return width * height
+
+
+def _shared_length(start1: Tensor, end1: Tensor, start2: Tensor, end2: Tensor) -> Tensor:
+    """Length that intervals share. Axis by axis: one (N, M, 2) tensor is seven times slower on a CPU."""
+    return (torch.min(end1, end2) - torch.max(start1, start2)).clamp(min=0)
 
 
 def pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
@@ -206,8 +213,9 @@ def pairwise_point_box_distance(points: Tensor, boxes: Boxes) -> Tensor:
 def matched_pairwise_iou(boxes1: Boxes, boxes2: Boxes) -> Tensor:
     """Intersection over union of the first pair, the second pair, ... of two sets of N boxes, (N,)."""
     assert len(boxes1) == len(boxes2), (len(boxes1), len(boxes2))
-    first, second = boxes1.tensor, boxes2.tensor
-    sides = torch.min(first[:, 2:], second[:, 2:]) - torch.max(first[:, :2], second[:, :2])
-    intersection = sides.clamp(min=0).prod(dim=1)
+    first, second = boxes1.tensor.unbind(1), boxes2.tensor.unbind(1)  # x0, y0, x1, y1, (N,) each
+    width = _shared_length(first[0], first[2], second[0], second[2])
+    height = _shared_length(first[1], first[3], second[1], second[3])
+    intersection = width * height
     union = boxes1.area() + boxes2.area() - intersection
     return torch.where(intersection > 0, intersection / union, 0.0)

@@ -41,8 +41,9 @@ def rasterize_polygons_within_box(
     Returns:
         (mask_size, mask_size) bool on the CPU.
     """
-    x0, y0, x1, y1 = (float(value) for value in box)
-    scale_x = mask_size / max(x1 - x0, SMALLEST_SIDE)
-    scale_y = mask_size / max(y1 - y0, SMALLEST_SIDE)
-    moved = [((np.reshape(p, (-1, 2)) - (x0, y0)) * (scale_x, scale_y)).ravel() for p in polygons]
+    # The scale is rounded to float32 as in Detectron2, so that edges at the middle of a cell fall to the same
+    # side (88 of 6000 random targets differed in float64).
+    corners = np.asarray(box, dtype=np.float32).reshape(2, 2)
+    scale = np.float32(mask_size) / np.maximum(corners[1] - corners[0], np.float32(SMALLEST_SIDE))  # (x, y)
+    moved = [((np.reshape(polygon, (-1, 2)) - corners[0]) * scale).ravel() for polygon in polygons]
     return torch.from_numpy(polygons_to_bitmask(moved, mask_size, mask_size))

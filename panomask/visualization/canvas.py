@@ -4,7 +4,7 @@ Coordinates are continuous pixels of the original image (the centre of the top l
 canvas is `scale` times as large. Colours are RGB in [0, 1].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -198,5 +198,4 @@ def _rotate(
     size = (int(np.ceil(width * cos + height * sin)), int(np.ceil(width * sin + height * cos)))
     shift = (size[0] - width) / 2, (size[1] - height) / 2
     matrix[:, 2] += shift
-    turn: Callable[[np.ndarray], np.ndarray] = lambda image: cv2.warpAffine(image, matrix, size)  # noqa: E731
-    return turn(box), turn(cover), shift
+    return cv2.warpAffine(box, matrix, size), cv2.warpAffine(cover, matrix, size), shift

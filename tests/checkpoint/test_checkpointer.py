@@ -109,6 +109,19 @@ def test_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path, ot
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+def test_the_table_of_what_differs_has_a_bounded_length(tmp_path, caplog):
+    widths = (nn.ModuleList(nn.Linear(2, width) for _ in range(20)) for width in (3, 4))
+    bodies = [
+        nn.ModuleDict({"same": nn.ModuleList(nn.Linear(1, 1) for _ in range(40)), "x": x}) for x in widths
+    ]
+    path = saved(tmp_path, bodies[0])
+    with caplog.at_level(logging.WARNING):
+        Checkpointer(bodies[1]).load(path)
+    assert "40" in caplog.messages[0]
+    assert "... and 29 lines more" in caplog.messages[0]
+    assert caplog.messages[0].count("\n") < 20
+
+
 def test_a_shared_weight_is_missing_under_no_name(tmp_path, caplog):
     model = nn.ModuleDict({"a": nn.Linear(2, 2)})
     path = saved(tmp_path, model)

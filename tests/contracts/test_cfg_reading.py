@@ -1,4 +1,4 @@
-"""`cfg` stops at the builders: it is read in `from_config`, in `build_*` functions and in the engine alone."""
+"""`cfg` stops at the builders: it is read in `from_config`, `build_*` functions and the engine alone."""
 
 import ast
 from pathlib import Path

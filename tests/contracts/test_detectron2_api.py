@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,6 +41,14 @@ for name in {NAMES!r}:
 """
     done = _run(code)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["layers", "structures", "modeling", "solver", "checkpoint", "data"])
+def test_no_file_hides_a_public_name(package: str):
+    """`from panomask.layers import nms` must be the function, not a file layers/nms.py."""
+    module = importlib.import_module(f"panomask.{package}")
+    modules = [name for name in module.__all__ if isinstance(getattr(module, name), ModuleType)]
+    assert set(modules) <= {"transforms", "samplers", "datasets", "detection_utils"}
 
 
 def test_ways_to_import():

@@ -168,7 +168,7 @@ def test_refused_image_is_always_replaced_by_the_same():
     assert replaced[::2] == [0, 2, 4, 6, 8, 10]
     assert all(i % 2 == 0 for i in replaced)
     assert replaced == [dataset[i]["id"] for i in range(12)]
-    with pytest.raises(InputError, match="refused image 3"):
+    with pytest.raises(InputError, match="returned None for image 3"):
         MapDataset(_sizes(), lambda item: None)[3]
 
 

@@ -131,7 +131,8 @@ def test_dataset_dicts_errors(dicts):
         get_detection_dataset_dicts("build_test_box")
     for item in dicts:
         item["annotations"][0]["iscrowd"] = 1
-    with pytest.raises(InputError, match=r"none of the 6 images.*FILTER_EMPTY_ANNOTATIONS"):
+    MetadataCatalog.get(NAME).set(json_file="boxes.json")
+    with pytest.raises(InputError, match=r"none of the 6 images.*boxes\.json.*FILTER_EMPTY_ANNOTATIONS"):
         get_detection_dataset_dicts(NAME)
     dicts.clear()
     with pytest.raises(InputError, match=f"{NAME}.*has no images"):
@@ -205,6 +206,15 @@ def test_missing_image_is_one_line_with_workers(dicts):
         _summary(loader, 6)
     assert str(error.value).startswith(dicts[2]["file_name"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("error:This DataLoader will create")
+def test_many_workers_on_few_cores_are_no_news(dicts):
+    loader = build_detection_train_loader(dicts, mapper=_mapper(), total_batch_size=2, num_workers=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+        assert len(next(iter(loader))) == 2
+        build_detection_test_loader(dicts, mapper=_mapper(False), num_workers=3)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

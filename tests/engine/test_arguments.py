@@ -1,4 +1,5 @@
 import os
+import shlex
 
 import pytest
 
@@ -7,21 +8,8 @@ from panomask.errors import InputError
 
 
 def test_options_may_follow_the_overrides():
-    args = default_argument_parser().parse_args(
-        [
-            "--config-file",
-            "a.yaml",
-            "SEED",
-            "-1",
-            "SOLVER.STEPS",
-            "(1, 2)",
-            "--resume",
-            "--num-gpus",
-            "2",
-            "X",
-            "y",
-        ]
-    )
+    line = "--config-file a.yaml SEED -1 SOLVER.STEPS '(1, 2)' --resume --num-gpus 2 X y"
+    args = default_argument_parser().parse_args(shlex.split(line))
     assert args.opts == ["SEED", "-1", "SOLVER.STEPS", "(1, 2)", "X", "y"]
     assert (args.config_file, args.resume, args.eval_only, args.num_gpus) == ("a.yaml", True, False, 2)
     assert (args.num_machines, args.machine_rank, args.dist_url) == (1, 0, "auto")

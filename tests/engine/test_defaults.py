@@ -6,7 +6,7 @@ import torch
 
 from panomask.config import CfgNode, get_cfg
 from panomask.data import MetadataCatalog
-from panomask.engine import DefaultTrainer, HookBase, default_setup, load_for_evaluation
+from panomask.engine import DefaultTrainer, HookBase, default_setup, hooks, load_for_evaluation
 from panomask.errors import InputError
 from panomask.evaluation import DatasetEvaluator
 
@@ -76,13 +76,34 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(config, opts):
         assert metrics(cfg) == metrics(whole)
 
 
-def test_a_random_seed_goes_on_where_it_was(config):
-    cfg = config("SEED", -1)
-    train(cfg, kill_at=4)
-    checkpoint = torch.load(f"{cfg.OUTPUT_DIR}/model_0000002.pth", weights_only=True)
-    trainer = train(config("SEED", -1), resume=True)
-    assert trainer.data_loader.seed == checkpoint["data"]["seed"]
-    assert trainer.start_iter == checkpoint["data"]["batches"] == 3
+def test_a_run_without_a_seed_goes_on_where_it_was(config, tmp_path):
+    opts = ("SEED", -1, "DATASETS.TEST", (), "TEST.EVAL_PERIOD", 5)
+    opts += ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2)
+    train(config(*opts))
+    expected = final_weights(config(*opts))
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000002.pth")
+    trainer = train(config(*opts), resume=True)
+    assert trainer.start_iter == 3
+    found = final_weights(trainer.cfg)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_best_checkpoint_of_the_last_evaluation_knows_its_place_in_the_data(config):
+    cfg = config("SOLVER.MAX_ITER", 2)
+
+    class Trainer(DefaultTrainer):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            return {"score": 1.0}
+
+        def build_hooks(self):
+            return [*super().build_hooks(), hooks.BestCheckpointer(0, self.checkpointer, "score")]
+
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    assert trainer.train() == {"score": 1.0}
+    best = torch.load(f"{cfg.OUTPUT_DIR}/model_best.pth", weights_only=True)
+    assert (best["iteration"], best["data"]["batches"]) == (1, 2)
 
 
 def test_contents_of_a_checkpoint(config):

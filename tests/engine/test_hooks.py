@@ -44,13 +44,11 @@ class Log(EventWriter):
 
 def test_callback_hook():
     calls = []
-    train(
-        [
-            hooks.CallbackHook(
-                before_train=lambda t: calls.append(t.iter), after_step=lambda t: calls.append(t.iter)
-            )
-        ]
-    )
+
+    def note(trainer):
+        calls.append(trainer.iter)
+
+    train([hooks.CallbackHook(before_train=note, after_step=note)])
     assert calls == [0, 0, 1, 2, 3, 4, 5]
 
 
@@ -184,3 +182,12 @@ def test_precise_bn_averages_over_whole_batches():
 def test_progress_bar_is_silent_without_a_terminal(capfd):
     train([hooks.ProgressBar()])
     assert capfd.readouterr().err == ""
+
+
+def test_progress_bar_does_not_hide_why_training_did_not_start():
+    class Broken(HookBase):
+        def before_train(self):
+            raise ConnectionAbortedError
+
+    with pytest.raises(ConnectionAbortedError):
+        train([Broken(), hooks.ProgressBar()])

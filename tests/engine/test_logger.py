@@ -49,6 +49,11 @@ def test_other_ranks_write_files_of_their_own(tmp_path, capsys, name):
     assert (tmp_path / "log.txt.rank1").exists()
 
 
+def test_other_ranks_without_a_file_are_silent(capfd, name):
+    setup_logger(distributed_rank=1, name=name).warning("careful")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_abbreviated_name_and_traceback(capsys, name):
     logger = setup_logger(name=name, abbrev_name="t")
     try:

@@ -118,6 +118,14 @@ def test_default_setup_prepares_a_run(config, annotations, tmp_path):
     assert "Environment" in (tmp_path / "out" / "log.txt").read_text()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_the_saved_config_keeps_the_device_for_other_machines(config, tmp_path):
+    cfg = config("MODEL.DEVICE", "cuda")
+    default_setup(cfg, args())
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert "DEVICE: cuda" in (tmp_path / "out" / "config.yaml").read_text()
+
+
 def test_an_evaluation_keeps_the_config_of_the_training(config, tmp_path):
     default_setup(config("SEED", 1), args())
     default_setup(config("SEED", 2), args(eval_only=True))

@@ -88,9 +88,20 @@ def test_progress_lines_show_speed_and_time_left(caplog, monkeypatch):
     monkeypatch.setattr("panomask.evaluation.evaluator.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, logger="panomask.evaluation.evaluator"):
         inference_on_dataset(Echo(), [[0]] * 8, None)
-    lines = [record.getMessage() for record in caplog.records]
-    assert sum("Inference done" in line and "ETA=0:00:00" in line for line in lines) == 3  # five warm up
-    assert any("s / img" in line for line in lines)
+        inference_on_dataset(Echo(), iter([[0]] * 6), None)
+    progress = [line for line in caplog.messages if "batch" in line]
+    assert [line.partition("  seconds")[0] for line in progress] == [  # the first five batches warm up
+        *(f"eta: 0:00:00  batch {seen}/8" for seen in (6, 7, 8)),
+        "batch 6",
+    ]
+    assert sum("over 3 images" in line for line in caplog.messages) == 1
+
+
+def test_the_results_are_logged_as_one_table(caplog):
+    with caplog.at_level(logging.INFO, logger="panomask.evaluation.evaluator"):
+        inference_on_dataset(Echo(), BATCHES, Recorder())
+    assert len(caplog.messages) == 2  # the speed, the table
+    assert caplog.messages[-1].startswith("Results:\n| task")
 
 
 def test_two_evaluators_must_not_report_the_same_task():

@@ -20,10 +20,8 @@ def test_print_csv_format_leaves_out_the_classes(caplog):
     with caplog.at_level(logging.INFO, logger="panomask.evaluation.results"):
         print_csv_format({"bbox": RESULTS["bbox"], "seconds": 3})
     assert [record.getMessage() for record in caplog.records] == [
-        "copypaste: Task: bbox",
-        "copypaste: AP,AP50",
-        "copypaste: 41.2500,60.0000",
-        "copypaste: seconds=3",
+        "bbox\nAP,AP50\n41.2500,60.0000",
+        "seconds\nseconds\n3",
     ]
 
 
@@ -46,6 +44,12 @@ def test_results_table_of_several_data_sets_and_of_none():
     assert table.index("val_a") < table.index("1.00") < table.index("val_b") < table.index("2.00")
     assert results_table({}) == "(no results)"
     assert results_table({"bbox": {}}) == "(no results)"
+
+
+def test_results_table_of_numbers_without_a_task():
+    assert results_table({"seconds": 2.5}).splitlines()[-1].split() == ["|", "seconds", "|", "2.50", "|"]
+    both = results_table({"bbox": {"AP": 1.0}, "seconds": 2.5})
+    assert both.index("1.00") < both.index("2.50")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""What the tests of models share: golden files, the recipe behind them, small configs and inputs."""
+"""What the tests of models share: golden files, small configs and inputs."""
 
 import gzip
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,17 +25,6 @@ def golden() -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> ModuleType:
-    """The weights, images and objects that the golden numbers were recorded with."""
-    spec = importlib.util.spec_from_file_location("golden_recipe", HERE / "golden_recipe.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
 def zoo_cfg() -> Callable[..., CfgNode]:
     """zoo_cfg(file, *opts): a config of configs/ with overrides, on the CPU."""
 
@@ -52,44 +40,26 @@ def zoo_cfg() -> Callable[..., CfgNode]:
 @pytest.fixture(scope="session")
 def tiny_cfg(zoo_cfg: Callable[..., CfgNode]) -> Callable[..., CfgNode]:
     """tiny_cfg(*opts): Mask R-CNN with a ResNet-18 FPN of 16 channels and 3 classes, for 64-pixel images."""
+    tiny = """
+        MODEL.RESNETS.DEPTH 18  MODEL.RESNETS.STEM_OUT_CHANNELS 16  MODEL.RESNETS.RES2_OUT_CHANNELS 16
+        MODEL.BACKBONE.FREEZE_AT 0  MODEL.PIXEL_STD [50.0,50.0,50.0]  MODEL.FPN.OUT_CHANNELS 16
+        MODEL.ANCHOR_GENERATOR.SIZES [[8],[16],[32],[64],[128]]
+        MODEL.RPN.PRE_NMS_TOPK_TRAIN 100  MODEL.RPN.POST_NMS_TOPK_TRAIN 50  MODEL.RPN.POST_NMS_TOPK_TEST 100
+        MODEL.ROI_HEADS.NUM_CLASSES 3  MODEL.ROI_BOX_HEAD.FC_DIM 32  MODEL.ROI_MASK_HEAD.CONV_DIM 16
+    """.split()
 
     def load(*opts: Any) -> CfgNode:
-        width = ["MODEL.RESNETS.STEM_OUT_CHANNELS", 16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 16]
-        heads = [
-            "MODEL.FPN.OUT_CHANNELS",
-            16,
-            "MODEL.ROI_BOX_HEAD.FC_DIM",
-            32,
-            "MODEL.ROI_MASK_HEAD.CONV_DIM",
-            16,
-        ]
-        rpn = ["MODEL.RPN.PRE_NMS_TOPK_TRAIN", 100, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 50]
-        data = [
-            "MODEL.ROI_HEADS.NUM_CLASSES",
-            3,
-            "MODEL.ANCHOR_GENERATOR.SIZES",
-            "[[8],[16],[32],[64],[128]]",
-        ]
-        rest = [
-            "MODEL.RESNETS.DEPTH",
-            18,
-            "MODEL.BACKBONE.FREEZE_AT",
-            0,
-            "MODEL.PIXEL_STD",
-            "[50.0, 50.0, 50.0]",
-        ]
-        file = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-        return zoo_cfg(file, *width, *heads, *rpn, *data, *rest, *opts)
+        return zoo_cfg("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", *tiny, *opts)
 
     return load
 
 
 @pytest.fixture(scope="session")
-def make_instances(recipe: ModuleType) -> Callable[..., Instances]:
+def make_instances(golden_recipe: ModuleType) -> Callable[..., Instances]:
     """make_instances(height, width, count, num_classes, seed): boxes, classes and polygons of objects."""
 
     def make(height: int, width: int, count: int, num_classes: int, seed: int = 0) -> Instances:
-        objects = recipe.instances(height, width, count, num_classes, seed=seed)
+        objects = golden_recipe.instances(height, width, count, num_classes, seed=seed)
         return Instances(
             (height, width),
             gt_boxes=Boxes(torch.tensor([x["bbox"] for x in objects]).reshape(-1, 4)),
@@ -101,11 +71,13 @@ def make_instances(recipe: ModuleType) -> Callable[..., Instances]:
 
 
 @pytest.fixture(scope="session")
-def make_input(recipe: ModuleType, make_instances: Callable[..., Instances]) -> Callable[..., dict[str, Any]]:
+def make_input(
+    golden_recipe: ModuleType, make_instances: Callable[..., Instances]
+) -> Callable[..., dict[str, Any]]:
     """make_input(height, width, count, num_classes, seed): a model's input of one image with objects."""
 
     def make(height: int, width: int, count: int = 2, num_classes: int = 3, seed: int = 0) -> dict[str, Any]:
-        image = recipe.image(height, width, seed=seed).transpose(2, 0, 1)
+        image = golden_recipe.image(height, width, seed=seed).transpose(2, 0, 1)
         instances = make_instances(height, width, count, num_classes, seed)
         return {"image": torch.from_numpy(image.copy()), "instances": instances}
 

@@ -126,7 +126,7 @@ def test_a_damaged_run_is_not_resumed_and_not_lost(call, tmp_path):
     last = out / "model_final.pth"
     last.write_bytes(last.read_bytes()[:-1000])
     before = {path.name: path.read_bytes() for path in out.glob("m*")}
-    fails_with_one_line(call("--resume"), last, "truncated")
+    fails_with_one_line(call("--resume"), last, "truncated", out / "last_checkpoint")
     fails_with_one_line(call(), "--resume")
     assert before == {path.name: path.read_bytes() for path in out.glob("m*")}
     (out / "last_checkpoint").write_text("model_0000002.pth")  # the remedy: an earlier one
@@ -135,30 +135,15 @@ def test_a_damaged_run_is_not_resumed_and_not_lost(call, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_is_bit_equal_to_uninterrupted(tiny_run, tmp_path):
-    opts = [
-        "SEED",
-        "7",
-        "SOLVER.MAX_ITER",
-        "24",
-        "SOLVER.CHECKPOINT_PERIOD",
-        "1",
-        "DATALOADER.NUM_WORKERS",
-        "1",
-    ]
-    subprocess.run(
-        command(tiny_run, *opts, "OUTPUT_DIR", tmp_path / "whole"),
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
+    opts = "SEED 7 SOLVER.MAX_ITER 24 SOLVER.CHECKPOINT_PERIOD 1 DATALOADER.NUM_WORKERS 2 TEST.EVAL_PERIOD 5"
+    opts = opts.split()
+    whole = command(tiny_run, *opts, "OUTPUT_DIR", tmp_path / "whole")
+    subprocess.run(whole, check=True, capture_output=True, timeout=300)
     moments = random.Random()
     out = tmp_path / "killed"
+    resumed = command(tiny_run, "--resume", *opts, "OUTPUT_DIR", out)
     for _ in range(3):
-        process = subprocess.Popen(
-            command(tiny_run, "--resume", *opts, "OUTPUT_DIR", out),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = subprocess.Popen(resumed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         known = (out / "last_checkpoint").read_text() if (out / "last_checkpoint").exists() else ""
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -167,9 +152,7 @@ def test_killed_at_any_moment_and_resumed_is_bit_equal_to_uninterrupted(tiny_run
         time.sleep(moments.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(
-        command(tiny_run, "--resume", *opts, "OUTPUT_DIR", out), check=True, capture_output=True, timeout=300
-    )
+    subprocess.run(resumed, check=True, capture_output=True, timeout=300)
     expected, found = weights(tmp_path / "whole"), weights(out)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     iterations = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
@@ -184,8 +167,9 @@ def test_two_processes_train_evaluate_and_resume(tiny_run, tmp_path):
         )
         return result
 
-    result = run()
+    result = run("MODEL.DEVICE", "cuda")
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count("finds no GPU") == (not torch.cuda.is_available())
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())["tiny"]) == {"bbox", "segm"}
     expected = weights(tmp_path / "out")
     (tmp_path / "out" / "last_checkpoint").write_text("model_0000002.pth")

@@ -109,7 +109,7 @@ def test_bad_input_is_one_line(
     with pytest.raises(SystemExit) as exit_:
         _run(tool, [*arguments, "--source", source, *extra], monkeypatch)
     assert exit_.value.code == 1
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
 

@@ -147,10 +147,8 @@ def keypoint_records(scene: Scene, records: list[dict[str, Any]]) -> list[dict[s
                 (round(max(x - 0.5, 0), 1), round(max(y - 0.5, 0), 1), int(v))
                 for x, y, v in thing.keypoints.tolist()
             ]
-            keypoints, count = (
-                [value for triple in triples for value in triple],
-                sum(t[2] > 0 for t in triples),
-            )
+            keypoints = [value for triple in triples for value in triple]
+            count = sum(visibility > 0 for _, _, visibility in triples)
         result.append({**record, "keypoints": keypoints, "num_keypoints": count})
     return result
 

@@ -357,10 +357,10 @@ class RandomSaturation(Augmentation):
 
 
 class RandomLighting(Augmentation):
-    """Colour noise along the principal components of ImageNet's RGB pixels (Krizhevsky et al., 2012, section
-    4.1).
+    """Colour noise along the principal components of ImageNet's RGB pixels.
 
-    `scale` is the standard deviation of the weights that multiply the eigenvalues.
+    `scale` is the standard deviation of the weights that multiply the eigenvalues. "ImageNet Classification
+    with Deep Convolutional Neural Networks" (Krizhevsky et al., 2012), section 4.1.
     """
 
     EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])

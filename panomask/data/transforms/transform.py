@@ -1,9 +1,8 @@
 """Deterministic transforms that fvcore does not have, or has with a dependency that we do not want.
 
 Images are (H, W, C) or (H, W) arrays, uint8 in 0-255 or floating point; coordinates are (N, 2) rows of (x, y)
-in
-absolute, continuous pixels: the image spans [0, W] x [0, H]. `interp` of a resize is one of PIL's resampling
-numbers, as in Detectron2 (`Image.BILINEAR` is 2).
+in absolute, continuous pixels: the image spans [0, W] x [0, H]. `interp` of a resize is one of PIL's
+resampling numbers, as in Detectron2 (`Image.BILINEAR` is 2).
 """
 
 from collections.abc import Callable
@@ -80,9 +79,7 @@ def _clip_half_plane(ring: np.ndarray, *, axis: int, limit: float, sign: int) ->
     )
     crossing = before + step[:, None] * (ring - before)
     crossing[:, axis] = limit
-    points = np.stack(
-        [crossing, ring], axis=1
-    )  # (N, 2, 2): where the edge to a point enters or leaves, the point
+    points = np.stack([crossing, ring], axis=1)  # (N, 2, 2): before each point, the edge's crossing
     return points[np.stack([is_crossing, is_inside], axis=1)]
 
 
@@ -142,8 +139,13 @@ class ResizeTransform(Transform):
 
 
 class ExtentTransform(Transform):
-    """Cut the rectangle `src_rect` (x0, y0, x1, y1; it may reach outside) and scale it to `output_size` (h,
-    w).
+    """Cut a rectangle and scale it.
+
+    Args:
+        src_rect: x0, y0, x1, y1; it may reach outside of the image.
+        output_size: (height, width).
+        interp: one of PIL's resampling numbers.
+        fill: value of what lies outside of the image.
     """
 
     def __init__(
@@ -210,9 +212,7 @@ class RotationTransform(Transform):
         self.rm_image = self.create_rotation_matrix(offset=-0.5)
 
     def create_rotation_matrix(self, offset: float = 0) -> np.ndarray:
-        """The (2, 3) affine map of points whose origin lies `offset` to the lower right of the image's
-        corner.
-        """
+        """The (2, 3) affine map of points counted from (-offset, -offset), seen from the image's corner."""
         matrix = cv2.getRotationMatrix2D(self.center, self.angle, 1)
         if self.expand:
             middle = matrix @ np.array([self.w / 2, self.h / 2, 1])

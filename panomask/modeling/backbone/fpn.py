@@ -34,8 +34,7 @@ class LastLevelMaxPool(nn.Module):
 class FPN(Backbone):
     """Pyramid p2, p3, ... above a bottom-up backbone.
 
-    Each level is a lateral 1 x 1 convolution, to which the doubled coarser level is added, and an output 3 x
-    3.
+    A level is a lateral 1 x 1 convolution plus the coarser level at twice its size, then a 3 x 3 convolution.
 
     Args:
         bottom_up: backbone whose features double their stride from one to the next.

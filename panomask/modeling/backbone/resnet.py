@@ -88,7 +88,10 @@ class BottleneckBlock(CNNBlockBase):
             self.shortcut = _conv(in_channels, out_channels, 1, norm, stride=stride)
         self.conv1 = _conv(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
         self.conv2 = _conv(
-            *(bottleneck_channels, bottleneck_channels, 3, norm),
+            bottleneck_channels,
+            bottleneck_channels,
+            3,
+            norm,
             stride=stride_3x3,
             groups=num_groups,
             dilation=dilation,
@@ -299,14 +302,8 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
                 dilation=stage_dilation,
             )
         block_class = BasicBlock if is_basic else BottleneckBlock
-        stages.append(
-            make_stage(
-                block_class, num_blocks, in_channels=in_channels, out_channels=out_channels, **arguments
-            )
-        )
-        in_channels, out_channels, bottleneck_channels = (
-            out_channels,
-            2 * out_channels,
-            2 * bottleneck_channels,
-        )
+        channels = {"in_channels": in_channels, "out_channels": out_channels}
+        stages.append(make_stage(block_class, num_blocks, **channels, **arguments))
+        in_channels, out_channels = out_channels, 2 * out_channels
+        bottleneck_channels *= 2
     return ResNet(stem, stages, out_features=res.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)

@@ -13,8 +13,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     The device "cuda" means the CPU on a machine without a GPU.
 
     Raises:
-        InputError: a key that this version does not obey is away from its default, or a name is not
-        registered.
+        InputError: a key that this version does not obey is away from its default, or a name is unknown.
     """
     check_supported(cfg)
     model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)

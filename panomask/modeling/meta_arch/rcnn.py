@@ -81,9 +81,8 @@ class GeneralizedRCNN(_ImageModel):
         proposal_generator: feature maps to proposals; None: the input's "proposals" are used.
         roi_heads: feature maps and proposals to detections.
         input_format: channel order of the images, for drawing; needed with `vis_period`.
-        vis_period: every so many training iterations an image with the best proposals goes into the event
-            storage;
-            0: never.
+        vis_period: put an image of the best proposals into the event storage every so many training
+            iterations; 0: never.
     """
 
     roi_heads: Any

@@ -130,7 +130,7 @@ class RPN(nn.Module):
         post_nms_topk: tuple[int, int],
         nms_thresh: float = 0.7,
         min_box_size: float = 0.0,
-        anchor_boundary_thresh: float = -1,
+        anchor_boundary_thresh: float = -1.0,
         loss_weight: float | dict[str, float] = 1.0,
         box_reg_loss_type: str = "smooth_l1",
         smooth_l1_beta: float = 0.0,
@@ -221,8 +221,8 @@ class RPN(nn.Module):
         """Targets of all anchors, per image.
 
         Returns:
-            N labels (R,) int8: 1 foreground, 0 background, -1 not in the sample; and N matched true boxes (R,
-            4), meaningful where the label is 1.
+            N labels (R,) int8: 1 foreground, 0 background, -1 not in the sample; and N tensors (R, 4) of the
+            true box each anchor is matched with, meaningful where the label is 1.
         """
         all_anchors = Boxes.cat(anchors)
         gt_labels, matched_boxes = [], []
@@ -230,13 +230,13 @@ class RPN(nn.Module):
             gt_boxes = instances.gt_boxes
             matches, labels = self.anchor_matcher(pairwise_iou(gt_boxes, all_anchors))
             if self.anchor_boundary_thresh >= 0:
-                inside = all_anchors.inside_box(instances.image_size, int(self.anchor_boundary_thresh))
+                inside = all_anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 labels = labels.masked_fill(~inside, -1)
             gt_labels.append(self._subsample_labels(labels))
-            has_objects = len(gt_boxes) > 0
-            matched_boxes.append(
-                gt_boxes.tensor[matches] if has_objects else torch.zeros_like(all_anchors.tensor)
-            )
+            if len(gt_boxes) > 0:
+                matched_boxes.append(gt_boxes.tensor[matches])
+            else:
+                matched_boxes.append(torch.zeros_like(all_anchors.tensor))
         return gt_labels, matched_boxes
 
     def _subsample_labels(self, label: torch.Tensor) -> torch.Tensor:
@@ -268,7 +268,11 @@ class RPN(nn.Module):
         storage.put_scalar("rpn/num_neg_anchors", (labels == 0).sum() / num_images)
 
         loc_loss = _dense_box_regression_loss(
-            *(anchors, self.box2box_transform, pred_anchor_deltas, gt_boxes, is_positive),
+            anchors,
+            self.box2box_transform,
+            pred_anchor_deltas,
+            gt_boxes,
+            is_positive,
             box_reg_loss_type=self.box_reg_loss_type,
             smooth_l1_beta=self.smooth_l1_beta,
         )

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
+from fvcore.nn.weight_init import c2_xavier_fill
 from torch import nn
 
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
-from panomask.layers import Conv2d, ShapeSpec, get_norm
+from panomask.layers import ShapeSpec, conv3x3_relu
 from panomask.registry import ROI_BOX_HEAD_REGISTRY
 
 
@@ -44,15 +44,7 @@ class FastRCNNConvFCHead(nn.Sequential):
             )
         channels, height, width = input_shape.channels or 0, input_shape.height or 1, input_shape.width or 1
         for idx, conv_dim in enumerate(conv_dims, start=1):
-            conv = Conv2d(
-                *(channels, conv_dim, 3),
-                padding=1,
-                bias=not conv_norm,
-                norm=get_norm(conv_norm, conv_dim),
-                activation=nn.ReLU(),
-            )
-            c2_msra_fill(conv)
-            self.add_module(f"conv{idx}", conv)
+            self.add_module(f"conv{idx}", conv3x3_relu(channels, conv_dim, conv_norm))
             channels = conv_dim
         self._output_shape = ShapeSpec(channels=channels, height=height, width=width)
         features = math.prod((channels, height, width))

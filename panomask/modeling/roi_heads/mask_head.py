@@ -16,7 +16,7 @@ from torch import nn
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
-from panomask.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, get_norm
+from panomask.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, conv3x3_relu
 from panomask.registry import ROI_MASK_HEAD_REGISTRY
 from panomask.structures import Instances
 
@@ -157,15 +157,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore
             )
         channels = input_shape.channels or 0
         for idx, conv_dim in enumerate(conv_dims[:-1], start=1):
-            conv = Conv2d(
-                *(channels, conv_dim, 3),
-                padding=1,
-                bias=not conv_norm,
-                norm=get_norm(conv_norm, conv_dim),
-                activation=nn.ReLU(),
-            )
-            c2_msra_fill(conv)
-            self.add_module(f"mask_fcn{idx}", conv)
+            self.add_module(f"mask_fcn{idx}", conv3x3_relu(channels, conv_dim, conv_norm))
             channels = conv_dim
         self.deconv = ConvTranspose2d(channels, conv_dims[-1], kernel_size=2, stride=2)
         self.add_module("deconv_relu", nn.ReLU())

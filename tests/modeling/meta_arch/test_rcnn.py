@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from torch.overrides import TorchFunctionMode
 
 from panomask.event_storage import EventStorage
 from panomask.modeling import GeneralizedRCNN, ProposalNetwork, build_model
@@ -11,35 +12,29 @@ from panomask.solver import build_optimizer
 from panomask.structures import Boxes, Instances
 
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-RES, FPN, BOX, MASK = "MODEL.RESNETS.", "MODEL.FPN.", "MODEL.ROI_BOX_HEAD.", "MODEL.ROI_MASK_HEAD."
-WIDE = [
-    RES + "STEM_OUT_CHANNELS",
-    32,
-    RES + "RES2_OUT_CHANNELS",
-    32,
-    FPN + "OUT_CHANNELS",
-    32,
-    MASK + "CONV_DIM",
-    32,
-]
-AGNOSTIC = [BOX + "CLS_AGNOSTIC_BBOX_REG", True, MASK + "CLS_AGNOSTIC_MASK", True]
+AGNOSTIC = "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK True"
+GROUP_NORM = "MODEL.RESNETS.NORM GN MODEL.FPN.NORM GN MODEL.ROI_MASK_HEAD.NORM GN MODEL.ROI_BOX_HEAD.NORM GN"
+WIDER = """MODEL.RESNETS.STEM_OUT_CHANNELS 32  MODEL.RESNETS.RES2_OUT_CHANNELS 32  MODEL.FPN.OUT_CHANNELS 32
+    MODEL.ROI_MASK_HEAD.CONV_DIM 32"""
 ARCHITECTURES = {
-    "frozen_bn": [],
-    "bn": [RES + "NORM", "BN", FPN + "NORM", "BN"],
-    "gn": [*WIDE, RES + "NORM", "GN", FPN + "NORM", "GN", MASK + "NORM", "GN", BOX + "NORM", "GN"]
-    + [BOX + "NUM_CONV", 1, BOX + "CONV_DIM", 32],
-    "bottleneck": [RES + "DEPTH", 50, RES + "WIDTH_PER_GROUP", 8, RES + "STRIDE_IN_1X1", False],
-    "agnostic_giou": [*AGNOSTIC, BOX + "BBOX_REG_LOSS_TYPE", "giou", "MODEL.RPN.BBOX_REG_LOSS_TYPE", "giou"],
-    "frozen_at_2": ["MODEL.BACKBONE.FREEZE_AT", 2, FPN + "FUSE_TYPE", "avg", "MODEL.RPN.CONV_DIMS", [-1, 8]],
-    "no_masks": ["MODEL.MASK_ON", False],
-    "proposals": ["MODEL.META_ARCHITECTURE", "ProposalNetwork"],
+    "frozen_bn": "",
+    "bn": "MODEL.RESNETS.NORM BN MODEL.FPN.NORM BN",
+    "gn": f"{GROUP_NORM} {WIDER} MODEL.ROI_BOX_HEAD.NUM_CONV 1 MODEL.ROI_BOX_HEAD.CONV_DIM 32",
+    "bottleneck": """MODEL.RESNETS.DEPTH 50  MODEL.RESNETS.WIDTH_PER_GROUP 8
+        MODEL.RESNETS.STRIDE_IN_1X1 False""",
+    "agnostic_giou": f"""{AGNOSTIC}  MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE giou
+        MODEL.RPN.BBOX_REG_LOSS_TYPE giou""",
+    "frozen_at_2": "MODEL.BACKBONE.FREEZE_AT 2  MODEL.FPN.FUSE_TYPE avg  MODEL.RPN.CONV_DIMS [-1,8]",
+    "no_masks": "MODEL.MASK_ON False",
+    "proposals": "MODEL.META_ARCHITECTURE ProposalNetwork",
 }
+"""What is tried -> overrides of the tiny Mask R-CNN."""
 
 
 @pytest.fixture(params=list(ARCHITECTURES))
 def model(request, tiny_cfg):
     torch.manual_seed(0)
-    return build_model(tiny_cfg(*ARCHITECTURES[request.param]))
+    return build_model(tiny_cfg(*ARCHITECTURES[request.param].split()))
 
 
 def test_training_reaches_every_parameter(model, make_input):
@@ -146,37 +141,62 @@ def _named_shapes(model: torch.nn.Module) -> dict[str, list[int]]:
     return {name: list(value.shape) for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize(
-    "name, opts",
-    [
-        ("r50", []),
-        ("cls_agnostic", AGNOSTIC),
-        ("x101", [RES + "DEPTH", 101, RES + "NUM_GROUPS", 32, RES + "WIDTH_PER_GROUP", 8]),
-        (
-            "gn",
-            [RES + "NORM", "GN", FPN + "NORM", "GN", MASK + "NORM", "GN", BOX + "NORM", "GN"]
-            + [BOX + "NUM_CONV", 4, BOX + "NUM_FC", 1, "MODEL.BACKBONE.FREEZE_AT", 0],
-        ),
-    ],
-)
-def test_golden_state_dicts(golden, zoo_cfg, name, opts):
+ZOO = {
+    "r50": "",
+    "cls_agnostic": AGNOSTIC,
+    "x101": "MODEL.RESNETS.DEPTH 101  MODEL.RESNETS.NUM_GROUPS 32  MODEL.RESNETS.WIDTH_PER_GROUP 8",
+    "gn": f"""{GROUP_NORM}  MODEL.ROI_BOX_HEAD.NUM_CONV 4  MODEL.ROI_BOX_HEAD.NUM_FC 1
+        MODEL.BACKBONE.FREEZE_AT 0""",
+}
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_golden_state_dicts(golden, zoo_cfg, name):
     """Keys in Detectron2's order, shapes, and counts of parameters."""
     recorded = golden("state_dicts")[name]
     with torch.device("meta"):
-        model = GeneralizedRCNN(zoo_cfg(MASK_RCNN, *opts))
+        model = GeneralizedRCNN(zoo_cfg(MASK_RCNN, *ZOO[name].split()))
     assert list(_named_shapes(model).items()) == list(recorded["state_dict"].items())
     assert sum(p.numel() for p in model.parameters()) == recorded["parameters"]
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == recorded["trainable"]
 
 
+class _NoRandomWeights(TorchFunctionMode):
+    """Leave new tensors as they are: drawing a ResNet-50's weights takes longer than running it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in {"normal_", "uniform_", "kaiming_uniform_", "kaiming_normal_"}:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def build_filled(golden_recipe):
+    """build_filled(cfg, seed): a model with the golden weights, which are drawn once a seed."""
+    weights = {}
+
+    def build(cfg, seed):
+        with _NoRandomWeights():
+            model = build_model(cfg)
+        if seed not in weights:
+            filled = golden_recipe.fill(model, seed).state_dict()
+            weights[seed] = {name: value.clone() for name, value in filled.items()}
+        model.load_state_dict(weights[seed])
+        return model
+
+    return build
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("pooler_type", ["ROIAlignV2", "ROIAlign", "ROIPool"])
-def test_golden_inference(golden, recipe, zoo_cfg, pooler_type):
+def test_golden_inference(golden, golden_recipe, build_filled, zoo_cfg, pooler_type):
     recorded = golden("mask_rcnn_inference")[pooler_type]
-    model = recipe.fill(build_model(zoo_cfg(MASK_RCNN, *recorded["opts"])).eval(), recorded["seed"])
+    seed = recorded["seed"]
+    model = build_filled(zoo_cfg(MASK_RCNN, *recorded["opts"]), seed).eval()
     batch = []
     for idx, (height, width) in enumerate([(192, 256), (160, 224)]):
-        image = torch.from_numpy(recipe.image(height, width, 10 * recorded["seed"] + idx)).permute(2, 0, 1)
+        image = torch.from_numpy(golden_recipe.image(height, width, 10 * seed + idx)).permute(2, 0, 1)
         batch.append({"image": image, "height": height * 5 // 4, "width": width * 5 // 4})
     images = model.preprocess_image(batch)
     assert list(images.tensor.shape) == recorded["padded"]
@@ -217,11 +237,11 @@ def _check_detections(actual: Instances, expected: dict) -> None:
     np.testing.assert_allclose(areas, expected["mask_area"], rtol=0.005, atol=1)
 
 
-def test_golden_training(golden, recipe, zoo_cfg, make_input):
+def test_golden_training(golden, build_filled, zoo_cfg, make_input):
     """Three SGD steps in which every anchor and proposal takes part."""
     recorded = golden("mask_rcnn_training")
     cfg = zoo_cfg(MASK_RCNN, *recorded["opts"], "SOLVER.BASE_LR", recorded["base_lr"])
-    model = recipe.fill(build_model(cfg), recorded["seed"])
+    model = build_filled(cfg, recorded["seed"])
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert [name for parameter, name in names.items() if not parameter.requires_grad] == recorded["frozen"]
     optimizer = build_optimizer(cfg, model)

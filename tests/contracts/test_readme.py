@@ -1,0 +1,26 @@
+"""The README's tree names every file of the package and the tools, and no other."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_tree_is_current():
+    lines = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1].splitlines()
+    folders: list[str] = []
+    listed = set()
+    for line in filter(str.strip, lines):
+        depth = (len(line) - len(line.lstrip())) // 2
+        name = line.split()[0]
+        folders[depth:] = [name] if name.endswith("/") else []
+        if not name.endswith("/"):
+            listed.add("".join(folders) + name)
+    actual = {
+        str(path.relative_to(ROOT))
+        for folder in ("panomask", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    listed_code = {name for name in listed if name.startswith(("panomask/", "tools/"))}
+    assert listed_code == actual
+    assert all((ROOT / name).exists() for name in listed)
