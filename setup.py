@@ -11,7 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "panomask/__init__.py").r
 setup(
     name="panomask",
     version=VERSION,
-    description="Instance and panoptic segmentation: Detectron2's configs, checkpoints and names in pure Python",
+    description="Instance segmentation: Detectron2's configs, checkpoints and names in pure Python",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from panomask import distributed
-from panomask.checkpoint.atomic import write_atomically
+from panomask.atomic_file import write_atomically
 from panomask.checkpoint.files import read_checkpoint, to_plain
 from panomask.checkpoint.matching import (
     IncompatibleKeys,

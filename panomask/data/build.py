@@ -23,6 +23,7 @@ from panomask.data.batching import (
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.data.dataset_mapper import DatasetMapper
 from panomask.data.detection_utils import check_metadata_consistency
+from panomask.data.log_once import log_once
 from panomask.data.samplers import (
     InferenceSampler,
     RepeatFactorTrainingSampler,
@@ -84,7 +85,8 @@ def print_instances_class_histogram(dataset_dicts: DatasetDicts, class_names: Se
     cells += ["total", int(counts.sum())] + [None] * (2 * num_pairs - 2)
     rows = [cells[i : i + 2 * num_pairs] for i in range(0, len(cells), 2 * num_pairs)]
     table = tabulate(rows, headers=["class", "objects"] * num_pairs, tablefmt="pipe", numalign="right")
-    logger.info("Objects of each class in %d images:\n%s", len(dataset_dicts), table)
+    message = f"Objects of each class in {len(dataset_dicts)} images:\n{table}"
+    log_once(logger, (message,), message)
 
 
 def get_detection_dataset_dicts(

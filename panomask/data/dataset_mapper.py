@@ -11,6 +11,7 @@ import torch
 from panomask.config import CfgNode, configurable
 from panomask.data import detection_utils
 from panomask.data import transforms as T
+from panomask.data.log_once import log_once
 from panomask.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class DatasetMapper:
         self.instance_mask_format = instance_mask_format
         self.keypoint_hflip_indices = keypoint_hflip_indices
         self.recompute_boxes = recompute_boxes
-        logger.info("Augmentations in %s: %s", "training" if is_train else "inference", self.augmentations)
+        use = "training" if is_train else "inference"
+        log_once(logger, (use, str(self.augmentations)), "Augmentations in %s: %s", use, self.augmentations)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:

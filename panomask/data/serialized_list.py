@@ -30,7 +30,7 @@ class SerializedList(Sequence):
         view = memoryview(self._bytes)
         for data, start in zip(pickled, self.offsets.tolist(), strict=False):
             view[start : start + len(data)] = data
-        logger.info("%d dataset dicts take %.2f MiB", len(pickled), len(self.data) / 2**20)
+        logger.debug("%d dataset dicts take %.2f MiB", len(pickled), len(self.data) / 2**20)
 
     @property
     def _bytes(self) -> Any:

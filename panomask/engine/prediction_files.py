@@ -12,7 +12,8 @@ from panomask.data.catalog import Metadata
 from panomask.data.detection_utils import read_image
 from panomask.engine.video_files import VideoReader, VideoWriter
 from panomask.errors import InputError
-from panomask.evaluation import instances_to_coco_json, read_json, write_json
+from panomask.evaluation import instances_to_coco_json
+from panomask.json_file import read_json, write_json
 from panomask.structures import Instances
 from panomask.visualization import VideoVisualizer, Visualizer
 
@@ -143,7 +144,8 @@ class CocoIds:
             tail = [entry for entry in candidates if f"/{path.resolve().as_posix()}".endswith(f"/{entry[0]}")]
             candidates = tail if len(tail) == 1 else candidates
         if len(candidates) != 1:
-            raise InputError(f"{path}: {len(candidates)} images of this name in {self._file}; one is needed")
+            count = "no image" if not candidates else f"{len(candidates)} images"
+            raise InputError(f"{path}: {self._file} lists {count} of this name; one is needed to take its id")
         return candidates[0][1]
 
     def category_id(self, predicted: int) -> Any:

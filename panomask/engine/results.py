@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from panomask.checkpoint import write_atomically
+from panomask.atomic_file import write_atomically
 from panomask.evaluation import results_table
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from panomask import distributed
-from panomask.checkpoint import write_atomically
+from panomask.atomic_file import write_atomically
 from panomask.config import CfgNode, check_supported
 from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.datasets.coco import read_coco_categories, register_coco_instances

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from panomask.checkpoint import write_atomically
+from panomask.atomic_file import write_atomically
 from panomask.event_storage import EventStorage, get_event_storage
 
 logger = logging.getLogger(__name__)

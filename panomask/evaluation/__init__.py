@@ -1,8 +1,8 @@
 """Evaluation: one loop, evaluators that measure, and results as tables and files."""
 
 from panomask.evaluation.coco_evaluation import COCOEvaluator, encode_masks, instances_to_coco_json
-from panomask.evaluation.coco_ground_truth import load_ground_truth, load_results, read_json
-from panomask.evaluation.coco_json import convert_to_coco_dict, convert_to_coco_json, write_json
+from panomask.evaluation.coco_ground_truth import load_ground_truth, load_results
+from panomask.evaluation.coco_json import convert_to_coco_dict, convert_to_coco_json
 from panomask.evaluation.coco_scores import evaluate_coco_json
 from panomask.evaluation.evaluator import (
     DatasetEvaluator,
@@ -32,8 +32,6 @@ __all__ = [
     "load_ground_truth",
     "load_results",
     "print_csv_format",
-    "read_json",
     "results_table",
     "unmet_expectations",
-    "write_json",
 ]

@@ -18,9 +18,10 @@ from panomask.data.catalog import MetadataCatalog
 from panomask.distributed import gather, is_main_process, synchronize
 from panomask.errors import InputError
 from panomask.evaluation.coco_ground_truth import has_masks, load_ground_truth
-from panomask.evaluation.coco_json import convert_to_coco_dict, convert_to_coco_json, write_json
+from panomask.evaluation.coco_json import convert_to_coco_dict, convert_to_coco_json
 from panomask.evaluation.coco_scores import IOU_TYPES, MAX_DETECTIONS, evaluate_coco_json
 from panomask.evaluation.evaluator import DatasetEvaluator
+from panomask.json_file import write_json
 from panomask.structures import BoxMode, Instances
 
 logger = logging.getLogger(__name__)

@@ -6,34 +6,23 @@ pycocotools defines the numbers; its `COCO` object is built here without printin
 
 import copy
 import io
-import json
 import logging
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
 from panomask.errors import InputError
+from panomask.json_file import read_json
 
 logger = logging.getLogger(__name__)
 
 JsonSource = str | PathLike[str]
 MIN_POLYGON_NUMBERS = 6
 """Three points: pycocotools takes a list of four numbers for a box."""
-
-
-def read_json(path: JsonSource) -> Any:
-    """The content of a JSON file; InputError names the file and the place where it is broken."""
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); write or download the file again") from error
 
 
 def load_ground_truth(source: JsonSource | dict[str, Any] | COCO) -> COCO:

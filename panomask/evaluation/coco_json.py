@@ -1,6 +1,5 @@
 """A registered data set of any origin as COCO annotations, so that pycocotools can score it."""
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import pycocotools.mask as mask_util
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.errors import InputError
 from panomask.evaluation.coco_ground_truth import to_rle
+from panomask.json_file import write_json
 from panomask.structures import BoxMode
 
 logger = logging.getLogger(__name__)
@@ -130,17 +130,3 @@ def _as_json(segmentation: Any) -> Any:
         text = counts.decode("ascii") if isinstance(counts, bytes) else counts
         return {"size": [int(side) for side in segmentation["size"]], "counts": text}
     return [_as_floats(polygon) for polygon in segmentation or []]
-
-
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write a JSON file whole or not at all, making its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

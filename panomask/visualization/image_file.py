@@ -1,13 +1,11 @@
 """Writes pictures so that a reader never meets half a file."""
 
-import contextlib
-import os
-import secrets
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from panomask.atomic_file import write_atomically
 from panomask.errors import InputError
 
 _OPTIONS = {
@@ -33,12 +31,9 @@ def write_image(path: str | Path, rgb: np.ndarray) -> None:
         raise InputError(
             f"{path}: a picture of {rgb.shape[1]} x {rgb.shape[0]} pixels cannot be written in this format"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data.tobytes())
-        os.replace(temporary, path)
+        with write_atomically(path, flush_to_disk=False) as file:
+            file.write(data.tobytes())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error

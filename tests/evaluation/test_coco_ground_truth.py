@@ -92,7 +92,7 @@ def test_the_callers_content_is_not_changed_and_nothing_is_printed(tmp_path, cap
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "not valid JSON"),
+        ("{", "broken JSON"),
         ("[]", "'images' and 'categories'"),
         (json.dumps({"images": []}), "'images' and 'categories'"),
         (json.dumps({"images": [{}], "categories": []}), "lacks 'id'"),
@@ -114,7 +114,7 @@ def test_bad_files_are_named_on_one_line(tmp_path, text, message):
 
 
 def test_missing_file():
-    with pytest.raises(InputError, match=r"nowhere\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere\.json: file does not exist"):
         load_ground_truth("nowhere.json")
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.errors import InputError
-from panomask.evaluation import convert_to_coco_dict, convert_to_coco_json, load_ground_truth, write_json
+from panomask.evaluation import convert_to_coco_dict, convert_to_coco_json, load_ground_truth
+from panomask.json_file import write_json
 from panomask.structures import BoxMode
 
 NAME = "test_coco_json_set"

@@ -139,7 +139,7 @@ def test_help_shows_examples_and_formats(tool, monkeypatch, capsys):
         (["--input", "a.jpg", "--output", "."], "would replace an input"),
         (["--input", "a.jpg", "--output", "notes.txt"], "notes.txt: cannot be made a folder"),
         (["--input", "a.jpg", "--confidence-threshold", "2"], "a score from 0 to 1"),
-        (["--input", "a.jpg", "--annotations", "missing.json"], "missing.json: cannot be read"),
+        (["--input", "a.jpg", "--annotations", "missing.json"], "missing.json: file does not exist"),
     ],
 )
 def test_bad_input_is_one_line(tool, model, photos, monkeypatch, capsys, arguments, message):

@@ -19,6 +19,7 @@ from panomask.data.datasets.coco_categories import (
     top_level_list,
 )
 from panomask.data.datasets.coco_images import read_images, sort_by_id
+from panomask.data.log_once import log_once
 from panomask.errors import InputError
 
 __all__ = ["load_coco_json", "read_coco_categories", "register_coco_instances"]
@@ -98,7 +99,9 @@ def load_coco_json(
         _map_category_ids(
             records, set_coco_metadata(MetadataCatalog.get(dataset_name), json_file, categories)
         )
-    logger.info(
+    log_once(
+        logger,
+        ("read", str(json_file)),
         "%s: %d images, %d annotations, %d categories read in %.1f s",
         *(json_file, len(records), len(annotations), len(categories), perf_counter() - start),
     )

@@ -8,40 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from panomask.errors import InputError
+from panomask.json_file import read_json
 
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 _COLON = re.compile(rb"\s*:\s*")
 _CATEGORIES = b'"categories"'
-
-
-def read_json(json_file: str | Path) -> Any:
-    """Parse a JSON file; InputError with line and column when it is missing or broken."""
-    path = Path(json_file)
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise InputError(
-            f"{json_file}: annotation file {what}; a COCO JSON file is needed; correct the path (relative"
-            f" paths start at the current folder, {Path.cwd()})"
-        )
-    try:
-        with path.open(encoding="utf-8-sig") as f:
-            return json.load(f)
-    except json.JSONDecodeError as e:
-        is_cut = e.doc[-100:].rstrip()[-1:] not in ("}", "]") or not e.doc[e.pos :].strip()
-        hint = "the file ends too early: copy it again" if is_cut else "correct it there"
-        raise InputError(
-            f"{json_file}: line {e.lineno} column {e.colno}: broken JSON ({e.msg}); {hint}"
-        ) from None
-    except UnicodeDecodeError as e:
-        raise InputError(
-            f"{json_file}: byte {e.start}: not UTF-8 text ({e.reason}); a JSON text file is needed"
-        ) from None
-    except RecursionError:
-        raise InputError(
-            f"{json_file}: broken JSON (brackets nested too deep); a COCO file is needed"
-        ) from None
-    except OSError as e:
-        raise InputError(f"{json_file}: cannot be read ({e.strerror}); check its permissions") from None
 
 
 def read_coco_categories(json_file: str | Path) -> list[dict[str, Any]]:

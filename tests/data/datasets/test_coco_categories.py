@@ -89,7 +89,7 @@ def test_broken_files(tmp_path, text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match=r"no\.json: annotation file does not exist"):
+    with pytest.raises(InputError, match=r"no\.json: file does not exist"):
         read_coco_categories(tmp_path / "no.json")
     with pytest.raises(InputError, match="is a folder, not a file"):
         read_json(tmp_path)

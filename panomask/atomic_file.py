@@ -8,8 +8,10 @@ from typing import IO, Any
 
 
 @contextmanager
-def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path` that takes its place, flushed to disk, when the block ends well.
+def write_atomically(
+    path: str | os.PathLike[str], mode: str = "wb", *, flush_to_disk: bool = True
+) -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` that takes its place when the block ends well.
 
     The temporary name is fixed (`.NAME.partial`), so what a killed process leaves is overwritten by the next
     attempt. When the block raises, the temporary file is removed and `path` stays as it was.
@@ -17,6 +19,7 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     Args:
         path: the file to write; its folder exists.
         mode: "wb" or "w" (UTF-8).
+        flush_to_disk: wait until the file would survive a power cut; not worth it for one picture of many.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -24,13 +27,15 @@ def write_atomically(path: str | os.PathLike[str], mode: str = "wb") -> Iterator
     try:
         with open(partial, mode, encoding=encoding) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush_to_disk:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    if flush_to_disk:
+        _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:

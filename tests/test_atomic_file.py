@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from panomask.checkpoint import write_atomically
+from panomask.atomic_file import write_atomically
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from panomask.checkpoint.atomic import write_atomically
+from panomask.atomic_file import write_atomically
 with write_atomically(sys.argv[1]) as file:
     file.write(b"new, but only ha")
     file.flush()
