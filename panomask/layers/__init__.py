@@ -14,6 +14,7 @@ from panomask.layers.batch_norm import (
 )
 from panomask.layers.blocks import CNNBlockBase, conv3x3_relu
 from panomask.layers.device import resolve_device
+from panomask.layers.initialization import msra_fill, xavier_fill
 from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
 from panomask.layers.mask_paste import paste_masks_in_image
 from panomask.layers.memory import retry_if_cuda_oom
@@ -54,6 +55,7 @@ __all__ = [
     "giou_loss",
     "interpolate",
     "move_device_like",
+    "msra_fill",
     "nms",
     "nonzero_tuple",
     "paste_masks_in_image",
@@ -62,4 +64,5 @@ __all__ = [
     "roi_align",
     "shapes_to_tensor",
     "smooth_l1_loss",
+    "xavier_fill",
 ]

@@ -2,10 +2,10 @@
 
 from typing import Any, TypeVar
 
-from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
 from panomask.layers.batch_norm import FrozenBatchNorm2d, get_norm
+from panomask.layers.initialization import msra_fill
 from panomask.layers.wrappers import Conv2d
 
 BlockT = TypeVar("BlockT", bound="CNNBlockBase")
@@ -45,5 +45,5 @@ def conv3x3_relu(in_channels: int, out_channels: int, norm: Any = "") -> Conv2d:
         norm=get_norm(norm, out_channels),
         activation=nn.ReLU(),
     )
-    c2_msra_fill(conv)
+    msra_fill(conv)
     return conv

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from fvcore.nn.weight_init import c2_xavier_fill
 from torch import nn
 
 from panomask.config import CfgNode
 from panomask.errors import InputError
-from panomask.layers import Conv2d, ShapeSpec, get_norm
+from panomask.layers import Conv2d, ShapeSpec, get_norm, xavier_fill
 from panomask.modeling.backbone.backbone import Backbone
 from panomask.modeling.backbone.resnet import build_resnet_backbone
 from panomask.registry import BACKBONE_REGISTRY
@@ -134,7 +133,7 @@ def _pyramid_conv(in_channels: int, out_channels: int, kernel_size: int, norm: s
         bias=norm == "",
         norm=get_norm(norm, out_channels),
     )
-    c2_xavier_fill(conv)
+    xavier_fill(conv)
     return conv
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
 from panomask.config import CfgNode
 from panomask.errors import InputError
-from panomask.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
+from panomask.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm, msra_fill
 from panomask.modeling.backbone.backbone import Backbone
 from panomask.registry import BACKBONE_REGISTRY
 
@@ -40,7 +39,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Any, **kw
         norm=get_norm(norm, out_channels),
         **kwargs,
     )
-    c2_msra_fill(conv)
+    msra_fill(conv)
     return conv
 
 

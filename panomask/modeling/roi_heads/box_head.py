@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fvcore.nn.weight_init import c2_xavier_fill
 from torch import nn
 
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
-from panomask.layers import ShapeSpec, conv3x3_relu
+from panomask.layers import ShapeSpec, conv3x3_relu, xavier_fill
 from panomask.registry import ROI_BOX_HEAD_REGISTRY
 
 
@@ -52,7 +51,7 @@ class FastRCNNConvFCHead(nn.Sequential):
             if idx == 1:
                 self.add_module("flatten", nn.Flatten())
             fc = nn.Linear(features, fc_dim)
-            c2_xavier_fill(fc)
+            xavier_fill(fc)
             self.add_module(f"fc{idx}", fc)
             self.add_module(f"fc_relu{idx}", nn.ReLU())
             features = fc_dim

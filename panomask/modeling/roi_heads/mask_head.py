@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fvcore.nn.weight_init import c2_msra_fill
 from torch import nn
 
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
-from panomask.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, conv3x3_relu
+from panomask.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, conv3x3_relu, msra_fill
 from panomask.registry import ROI_MASK_HEAD_REGISTRY
 from panomask.structures import Instances
 
@@ -162,7 +161,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore
         self.deconv = ConvTranspose2d(channels, conv_dims[-1], kernel_size=2, stride=2)
         self.add_module("deconv_relu", nn.ReLU())
         self.predictor = Conv2d(conv_dims[-1], num_classes, kernel_size=1)
-        c2_msra_fill(self.deconv)
+        msra_fill(self.deconv)
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)  # type: ignore[arg-type]
 
