@@ -172,7 +172,9 @@ class _Merge:
             except KeyError as error:
                 raise InputError(f"{self.origin(key)}: {error.args[0]}") from error
         elif not self.root.key_is_deprecated(key):
-            raise InputError(f"{self.origin(key)}: unknown key {key}; {self.suggestion(node, name, key=key)}")
+            leaves = [leaf for leaf, _ in flatten(value, f"{key}.")] if isinstance(value, dict) else []
+            hint = self.suggestion(node, name, key=key, meant=[*leaves, key][0])
+            raise InputError(f"{self.origin(key)}: unknown key {key}; {hint}")
 
     def group(self, value: Any, *, key: str) -> dict[str, Any]:
         """The values for a group of keys: a mapping, or nothing (all of its keys commented out)."""
@@ -185,14 +187,17 @@ class _Merge:
             )
         return value
 
-    def suggestion(self, node: CfgNode, name: str, *, key: str) -> str:
+    def suggestion(self, node: CfgNode, name: str, *, key: str, meant: str) -> str:
+        """What may stand in place of `key`, which is unknown, or of `meant`, the first key below it."""
         prefix = key.removesuffix(name)
         if node is not self.root and len(node) <= 4:
             return f"allowed here: {', '.join(prefix + known for known in sorted(node))}"
         known = [dotted for dotted, _ in flatten(self.root)]
         known += [group for group, value in self.root.items() if isinstance(value, dict)]
-        same_name = [dotted for dotted in known if dotted.split(".")[-1] == name]
-        near = list(dict.fromkeys(same_name[:3] + nearest_names(key, known)))
+        same_name = [dotted for dotted in known if dotted.split(".")[-1] == meant.split(".")[-1]]
+        near = list(
+            dict.fromkeys((nearest_names(meant, same_name) or same_name) + nearest_names(meant, known))
+        )
         return f"nearest known: {', '.join(near[:3]) if near else 'none'}"
 
 
