@@ -85,8 +85,8 @@ class VideoVisualizer:
         """Colours of `instances`: of the remembered object that each overlaps most, or a free one."""
         overlaps = _pairwise_iou(self._old_instances, instances)  # (old, new)
         matched: set[int] = set()
-        while overlaps.size and overlaps.max() > 0:
-            old, new = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
+        while overlaps.size and np.max(overlaps) > 0:
+            old, new = np.unravel_index(int(np.argmax(overlaps)), overlaps.shape)
             instances[new].color = self._old_instances[old].color
             matched.add(int(old))
             overlaps[old, :] = overlaps[:, new] = 0
