@@ -13,6 +13,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+SERVED_VERSION = "0.6"
+"""`detectron2.__version__`: the version whose names are served."""
+
 MODULES: dict[str, tuple[str, ...]] = {
     "detectron2": ("panomask",),
     "detectron2.config": ("panomask.config",),
@@ -42,7 +45,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "detectron2.data.catalog": ("panomask.data.catalog",),
     "detectron2.data.common": ("panomask.data.serialized_list", "panomask.data.batching"),
     "detectron2.data.dataset_mapper": ("panomask.data.dataset_mapper",),
-    "detectron2.data.datasets": ("panomask.data.datasets",),
+    "detectron2.data.datasets": ("panomask.data.datasets", "panomask.evaluation.coco_json"),
     "detectron2.data.datasets.builtin": ("panomask.data.datasets.builtin",),
     "detectron2.data.datasets.builtin_meta": ("panomask.data.datasets.builtin_meta",),
     "detectron2.data.datasets.coco": ("panomask.data.datasets.coco", "panomask.evaluation.coco_json"),
@@ -118,6 +121,8 @@ class _Alias(ModuleType):
         super().__init__(name, f"Detectron2's `{name}`, served by {', '.join(targets) or 'panomask'}.")
         self.__path__: list[str] = []  # lets `import detectron2.structures` pass for a package
         self._targets = targets
+        if name == "detectron2":
+            self.__version__ = SERVED_VERSION
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__"):

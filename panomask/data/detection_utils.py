@@ -54,7 +54,10 @@ MASK_FORMATS = ("polygon", "bitmask")
 
 
 def get_bbox(annotation: dict[str, Any]) -> np.ndarray:
-    """The annotation's box as (4,) xyxy float64, from `bbox` and `bbox_mode`."""
+    """The annotation's box as (4,) xyxy float64, from `bbox` and `bbox_mode`; InputError without them."""
+    missing = [key for key in ("bbox", "bbox_mode") if key not in annotation]
+    if missing:
+        raise InputError(f"an annotation lacks {' and '.join(missing)}: add what a dataset dict needs")
     return np.asarray(
         BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS), dtype=np.float64
     )
@@ -101,6 +104,11 @@ def _transform_segmentation(
     segmentation: Any, transforms: T.Transform, image_size: tuple[int, int]
 ) -> list[np.ndarray] | np.ndarray:
     if isinstance(segmentation, list):
+        if any(np.ndim(polygon) != 1 or len(polygon) % 2 for polygon in segmentation):
+            raise InputError(
+                f"a segmentation begins {str(segmentation)[:40]!r}; polygons are given as a list of lists,"
+                " [[x, y, x, y, ...], ...]"
+            )
         points = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
         return [polygon.reshape(-1) for polygon in transforms.apply_polygons(points)]
     mask = transforms.apply_segmentation(_decode_mask(segmentation))

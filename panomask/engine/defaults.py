@@ -14,7 +14,7 @@ from torch import nn
 from panomask import distributed
 from panomask.checkpoint import DetectionCheckpointer
 from panomask.config import CfgNode
-from panomask.data import MetadataCatalog
+from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.build import build_detection_test_loader, build_detection_train_loader
 from panomask.engine import hooks
 from panomask.engine.environment import RandomStates
@@ -23,6 +23,7 @@ from panomask.engine.logger import setup_logger
 from panomask.engine.result_verification import verify_results
 from panomask.engine.results import write_results
 from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses
+from panomask.engine.setup import match_num_classes, put_names_in_tuples
 from panomask.engine.sheet import ComparisonSheet
 from panomask.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from panomask.engine.writers import EventWriter, default_writers, rewind_metrics
@@ -46,14 +47,22 @@ class DefaultTrainer(TrainerBase):
         start_iter, max_iter: the iterations that `train` runs.
     """
 
+    # None in a subclass that calls TrainerBase's constructor instead of ours and sets the rest itself.
+    _random_states: RandomStates | None = None
+    _recent_scalars: RecentScalars | None = None
+
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
-            cfg: prepared by `default_setup`.
+            cfg: prepared by `default_setup`. Without that, the number of classes is set here, in place.
+
+        Raises:
+            InputError: a class count that disagrees with the data, or anything else that is not supported.
         """
         super().__init__()
         if not logging.getLogger("panomask").isEnabledFor(logging.INFO):
             setup_logger(distributed_rank=distributed.get_rank())
+        _settle_data(cfg)
         cfg = DefaultTrainer.auto_scale_workers(cfg, distributed.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -192,10 +201,12 @@ class DefaultTrainer(TrainerBase):
 
     def before_train(self) -> None:
         super().before_train()
-        self._recent_scalars.restore()
+        if self._recent_scalars is not None:
+            self._recent_scalars.restore()
         # Made before the generators are restored, since a user's loader may draw numbers when it starts.
         _ = self._trainer._data_loader_iter
-        self._random_states.restore()
+        if self._random_states is not None:
+            self._random_states.restore()
 
     def run_step(self) -> None:
         self._trainer.iter = self.iter
@@ -243,12 +254,12 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator that fits the data set's `evaluator_type`.
+        """The evaluator that fits the data set's `evaluator_type`, by default COCO's.
 
         Raises:
             InputError: no evaluator is known for that type.
         """
-        kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+        kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
         if kind == "coco":
             folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
             return COCOEvaluator(dataset_name, output_dir=folder)
@@ -269,7 +280,8 @@ class DefaultTrainer(TrainerBase):
         Args:
             cfg: names the data sets.
             model: on its device.
-            evaluators: one for each data set; made by `build_evaluator` by default.
+            evaluators: one for each data set; made by `build_evaluator` by default. A data set for which that
+                raises NotImplementedError is passed over with a warning, as in Detectron2.
 
         Returns:
             {task: {metric: number}} in the main process; under the data sets' names if there are several.
@@ -281,7 +293,13 @@ class DefaultTrainer(TrainerBase):
             raise ValueError(f"{len(evaluators)} evaluators for {len(names)} data sets (DATASETS.TEST)")
         results: OrderedDict[str, Any] = OrderedDict()
         for i, name in enumerate(names):
-            evaluator = cls.build_evaluator(cfg, name) if evaluators is None else evaluators[i]
+            try:
+                evaluator = cls.build_evaluator(cfg, name) if evaluators is None else evaluators[i]
+            except NotImplementedError as error:
+                reason = str(error) or "build_evaluator is not implemented for it"
+                logger.warning(f"{name} is not evaluated: {reason}")
+                results[name] = {}
+                continue
             logger.info(f"Evaluating on {name}")
             results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
         if distributed.is_main_process() and any(results.values()):
@@ -327,6 +345,19 @@ class DefaultTrainer(TrainerBase):
         if was_frozen:
             cfg.freeze()
         return cfg
+
+
+def _settle_data(cfg: CfgNode) -> None:
+    """What `default_setup` does, for scripts that do not call it; names of no registered data set pass."""
+    was_frozen = cfg.is_frozen()
+    cfg.defrost()
+    try:
+        put_names_in_tuples(cfg)
+        for note in match_num_classes(cfg, [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog]):
+            logger.info(note)
+    finally:
+        if was_frozen:
+            cfg.freeze()
 
 
 def _without_workers(cfg: CfgNode) -> CfgNode:

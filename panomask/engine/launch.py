@@ -8,6 +8,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = datetime.timedelta(minutes=30)
 """How long a process waits for the others in a collective before it gives up."""
+
+_FORWARD_SYNC = "forward_sync_buffers"
+"""What newer versions of torch call the `broadcast_buffers` of DistributedDataParallel."""
 
 
 def launch(
@@ -217,6 +221,8 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwar
     parameter = next(model.parameters())
     if "device_ids" not in kwargs and parameter.device.type == "cuda":
         kwargs["device_ids"] = [parameter.device.index]
+    if "broadcast_buffers" in kwargs and _FORWARD_SYNC in signature(DistributedDataParallel).parameters:
+        kwargs[_FORWARD_SYNC] = kwargs.pop("broadcast_buffers")
     wrapped = DistributedDataParallel(model, **kwargs)
     if fp16_compression:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks

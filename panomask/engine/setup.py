@@ -50,6 +50,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     was_frozen = cfg.is_frozen()
     cfg.defrost()
     check_supported(cfg)
+    put_names_in_tuples(cfg)
     register_datasets(cfg)
     notes = match_num_classes(
         cfg, cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
@@ -134,6 +135,13 @@ def register_datasets(cfg: CfgNode) -> None:
         annotations, images, on_bad = source
         register_coco_instances(name, {}, annotations, images, on_bad=on_bad)
         _registered[name] = source
+
+
+def put_names_in_tuples(cfg: CfgNode) -> None:
+    """Make a single name in DATASETS.TRAIN or DATASETS.TEST a tuple of one, in place; code may assign it."""
+    for split in ("TRAIN", "TEST"):
+        if isinstance(cfg.DATASETS[split], str):
+            cfg.DATASETS[split] = (cfg.DATASETS[split],)
 
 
 def match_num_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:

@@ -104,6 +104,11 @@ class COCOEvaluator(DatasetEvaluator):
         for record, output in zip(inputs, outputs, strict=True):
             if "instances" not in output:
                 continue
+            if "image_id" not in record:
+                raise InputError(
+                    f"{record.get('file_name')}: the dataset dict has no image_id, which evaluation needs; "
+                    "add one that is unique, in the function that returns the data set"
+                )
             instances = output["instances"]
             self._predicted_tasks |= {"bbox", "segm"} if instances.has("pred_masks") else {"bbox"}
             results = instances_to_coco_json(instances, record["image_id"])

@@ -46,7 +46,7 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     `area` is the annotation's, else the mask's, else the box's; polygons and RLE stay what they are.
 
     Raises:
-        InputError: metadata without `thing_classes`, or a dict without what COCO needs.
+        InputError: no `thing_classes` in the metadata, a dict without what COCO needs, two of one `image_id`.
     """
     metadata = MetadataCatalog.get(dataset_name)
     names = metadata.get("thing_classes")
@@ -60,9 +60,13 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     dicts: Sequence[dict[str, Any]] = DatasetCatalog.get(dataset_name)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    ids: set[Any] = set()
     for index, record in enumerate(dicts):
         where = f"data set {dataset_name!r}, entry {index} ({record.get('file_name')})"
         image = _coco_image(record, index, where)
+        if image["id"] in ids:
+            raise InputError(f"{where}: image_id {image['id']!r} is that of an earlier entry; make it unique")
+        ids.add(image["id"])
         images.append(image)
         for annotation in record.get("annotations", []):
             number = len(annotations) + 1
@@ -124,7 +128,9 @@ def _as_floats(box: Sequence[Any] | np.ndarray) -> list[float]:
 
 
 def _as_json(segmentation: Any) -> Any:
-    """Polygons as lists (they may be arrays in memory), RLE counts as text."""
+    """Polygons as lists (they may be arrays in memory), RLE counts as text, an (H, W) mask as RLE."""
+    if isinstance(segmentation, np.ndarray) and segmentation.ndim == 2:
+        segmentation = mask_util.encode(np.asfortranarray(segmentation, dtype=np.uint8))
     if isinstance(segmentation, dict):
         counts = segmentation["counts"]
         text = counts.decode("ascii") if isinstance(counts, bytes) else counts

@@ -63,6 +63,8 @@ from detectron2.data import transforms
 import panomask.distributed, panomask.structures, detectron2
 assert comm.get_rank is panomask.distributed.get_rank
 assert detectron2.structures.Boxes is panomask.structures.Boxes
+from detectron2.data.datasets import convert_to_coco_json
+assert callable(convert_to_coco_json) and detectron2.__version__ == "0.6"
 assert callable(launch) and T.ResizeShortestEdge is transforms.ResizeShortestEdge
 """
     done = _run(code)

@@ -77,6 +77,20 @@ def test_unknown_segmentation_is_refused(segmentation):
         detection_utils.transform_instance_annotations(_anno(segmentation), T.NoOpTransform(), SIZE)
 
 
+@pytest.mark.parametrize("segmentation", [list(POLYGON), [POLYGON[:-1]], [np.reshape(POLYGON, (4, 2))]])
+def test_polygons_of_another_shape_are_refused(segmentation):
+    with pytest.raises(InputError, match=r"list of lists, \[\[x, y, x, y"):
+        detection_utils.transform_instance_annotations(_anno(segmentation), T.NoOpTransform(), SIZE)
+
+
+@pytest.mark.parametrize("key", ["bbox", "bbox_mode"])
+def test_an_annotation_without_a_box_is_refused(key):
+    anno = _anno()
+    del anno[key]
+    with pytest.raises(InputError, match=f"lacks {key}:"):
+        detection_utils.transform_instance_annotations(anno, T.NoOpTransform(), SIZE)
+
+
 def _transformed(*segmentations):
     return [
         detection_utils.transform_instance_annotations(_anno(s), T.NoOpTransform(), SIZE)

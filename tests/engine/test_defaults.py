@@ -1,14 +1,25 @@
 import argparse
 import json
+import weakref
 
 import pytest
 import torch
 
+from panomask.checkpoint import DetectionCheckpointer
 from panomask.config import CfgNode, get_cfg
 from panomask.data import MetadataCatalog
-from panomask.engine import DefaultTrainer, HookBase, default_setup, hooks, load_for_evaluation
+from panomask.engine import (
+    DefaultTrainer,
+    HookBase,
+    SimpleTrainer,
+    TrainerBase,
+    default_setup,
+    hooks,
+    load_for_evaluation,
+)
+from panomask.engine.setup import register_datasets
 from panomask.errors import InputError
-from panomask.evaluation import DatasetEvaluator
+from panomask.evaluation import COCOEvaluator, DatasetEvaluator
 
 
 @pytest.fixture
@@ -174,11 +185,62 @@ def test_several_test_sets_with_evaluators_of_ones_own(config):
     assert DefaultTrainer.test(config(), model, [Counter()]) == {"count": {"images": 6.0}}
 
 
+def test_data_registered_in_python_is_scored_by_coco(config):
+    MetadataCatalog.get("of_python").set(thing_classes=["a"])
+    assert isinstance(DefaultTrainer.build_evaluator(config(), "of_python"), COCOEvaluator)
+    MetadataCatalog.remove("of_python")
+
+
 def test_unknown_evaluator_type_is_named(config):
     MetadataCatalog.get("odd").set(evaluator_type="odd")
     with pytest.raises(InputError, match="'odd' has evaluator_type 'odd'"):
         DefaultTrainer.build_evaluator(config(), "odd")
     MetadataCatalog.remove("odd")
+
+
+def test_a_data_set_without_an_evaluator_is_passed_over(config, capsys):
+    class Trainer(DefaultTrainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name):
+            raise NotImplementedError("no evaluator here")
+
+    cfg = config()
+    assert Trainer.test(cfg, Trainer.build_model(cfg)) == {}
+    assert "tiny is not evaluated: no evaluator here" in capsys.readouterr().out
+
+
+def test_classes_are_those_of_the_data_without_default_setup(tiny_run):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tiny_run))
+    register_datasets(cfg)
+    cfg.DATASETS.TRAIN = "tiny"  # not a tuple: common in research code
+    trainer = DefaultTrainer(cfg)
+    assert cfg.DATASETS.TRAIN == ("tiny",)
+    assert trainer.model.roi_heads.num_classes == cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    with pytest.raises(InputError, match=r"NUM_CLASSES is 1, but data set tiny has 2 classes"):
+        DefaultTrainer(cfg)
+
+
+def test_a_subclass_may_set_up_everything_itself(config):
+    """As research code does that replaces the checkpointer or the inner trainer."""
+
+    class Trainer(DefaultTrainer):
+        def __init__(self, cfg):
+            TrainerBase.__init__(self)
+            self.cfg, self.max_iter = cfg, cfg.SOLVER.MAX_ITER
+            model = self.build_model(cfg)
+            optimizer = self.build_optimizer(cfg, model)
+            self._trainer = SimpleTrainer(model, self.build_train_loader(cfg), optimizer)
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+            self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+            self.register_hooks(self.build_hooks())
+
+    for resume, iterations in ((False, 2), (True, 4)):
+        trainer = Trainer(config("SOLVER.MAX_ITER", iterations, "DATASETS.TEST", ()))
+        trainer.resume_or_load(resume=resume)
+        assert trainer.start_iter == iterations - 2
+        trainer.train()
 
 
 def test_weights_to_evaluate_must_exist_and_be_complete(config, tmp_path):

@@ -133,6 +133,13 @@ def test_an_image_that_comes_twice_counts_once(truth, caplog):
     assert "1 images came more than once" in caplog.text
 
 
+def test_a_dict_without_image_id_is_named(truth):
+    evaluator = COCOEvaluator(NAME)
+    evaluator.reset()
+    with pytest.raises(InputError, match=r"x\.jpg: the dataset dict has no image_id"):
+        evaluator.process([{"file_name": "x.jpg"}], [_prediction(11)])
+
+
 def test_no_object_predicted_scores_zero_with_a_warning(truth, caplog):
     evaluator = COCOEvaluator(NAME)
     _process(evaluator, keep=slice(0))

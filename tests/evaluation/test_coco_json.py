@@ -51,10 +51,10 @@ def test_masks_of_every_kind_survive_json(data_set):
     mask[3:5, 2:8] = 1
     rle = mask_util.encode(np.asfortranarray(mask))  # counts are bytes
     polygon = np.array([2.0, 3, 8, 3, 8, 5, 2, 5])
-    data_set[0]["annotations"] = [_annotation(segmentation=[polygon]), _annotation(segmentation=rle)]
+    data_set[0]["annotations"] = [_annotation(segmentation=each) for each in ([polygon], rle, mask)]
     coco = json.loads(json.dumps(convert_to_coco_dict(NAME)))
     assert coco["annotations"][0]["segmentation"] == [polygon.tolist()]
-    assert [annotation["area"] for annotation in coco["annotations"]] == [12, 12]
+    assert [annotation["area"] for annotation in coco["annotations"]] == [12, 12, 12]
     for annotation in load_ground_truth(coco).anns.values():
         np.testing.assert_array_equal(mask_util.decode(annotation["segmentation"]), mask)
 
@@ -91,6 +91,12 @@ def test_what_evaluation_cannot_do_without_is_named(data_set):
     with pytest.raises(InputError, match="no class names"):
         convert_to_coco_dict("test_coco_json_unnamed")
     MetadataCatalog.remove("test_coco_json_unnamed")
+
+
+def test_an_image_id_that_comes_twice_is_named(data_set):
+    data_set.append(dict(data_set[0]))
+    with pytest.raises(InputError, match=r"entry 1 .*image_id 44 is that of an earlier entry"):
+        convert_to_coco_dict(NAME)
 
 
 def test_the_file_is_kept_or_written_anew(data_set, tmp_path):

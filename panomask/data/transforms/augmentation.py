@@ -17,8 +17,9 @@ class Augmentation:
     """Base class: implement `get_transform`.
 
     Its parameter names say which fields of the `AugInput` it looks at: `get_transform(self, image)`,
-    `get_transform(self, image, sem_seg)`, or any attribute that a subclass of `AugInput` has. A class
-    attribute `input_args` (tuple of names) overrides what the signature says.
+    `get_transform(self, image, sem_seg)`, or any attribute that a subclass of `AugInput` has. A single
+    parameter is the image whatever its name, as in Detectron2. A class attribute `input_args` (tuple of
+    names) overrides what the signature says.
     """
 
     input_args: tuple[str, ...] | None = None
@@ -49,7 +50,7 @@ class Augmentation:
             return self.input_args
         parameters = inspect.signature(self.get_transform).parameters.values()
         names = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-        return names or ("image",)
+        return names if len(names) > 1 else ("image",)
 
     def _read(self, aug_input: "AugInput", name: str) -> Any:
         try:

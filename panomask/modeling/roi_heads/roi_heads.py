@@ -240,6 +240,7 @@ class StandardROIHeads(ROIHeads):
         proposals = self.label_and_sample_proposals(proposals, targets)
         losses = dict(self._forward_box(features, proposals))
         losses.update(self._forward_mask(features, proposals))
+        losses.update(self._forward_keypoint(features, proposals))
         return proposals, losses
 
     def forward_with_given_boxes(
@@ -255,7 +256,7 @@ class StandardROIHeads(ROIHeads):
         """
         assert not self.training, "given boxes are for inference"
         assert all(x.has("pred_boxes") and x.has("pred_classes") for x in instances)
-        return self._forward_mask(features, instances)
+        return self._forward_keypoint(features, self._forward_mask(features, instances))
 
     def _forward_box(self, features: dict[str, torch.Tensor], proposals: list[Instances]) -> Any:
         """Losses in training, else N `Instances` of detections."""
@@ -283,6 +284,10 @@ class StandardROIHeads(ROIHeads):
             boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
             inputs = self.mask_pooler(list(inputs.values()), boxes)
         return self.mask_head(inputs, instances)
+
+    def _forward_keypoint(self, features: dict[str, torch.Tensor], instances: list[Instances]) -> Any:
+        """Nothing is predicted: for subclasses that call it, as Detectron2's do, or override it."""
+        return {} if self.training else instances
 
 
 def _build_box_branch(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:

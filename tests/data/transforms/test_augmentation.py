@@ -19,6 +19,15 @@ def test_arguments_of_get_transform_name_the_inputs():
     assert aug_input.sem_seg[0].tolist() == [5, 4, 3, 2, 1, 0]
 
 
+def test_a_single_argument_is_the_image_whatever_its_name():
+    class Old(T.TransformGen):
+        def get_transform(self, img):
+            return T.HFlipTransform(img.shape[1])
+
+    transform = Old()(T.AugInput(np.zeros((4, 6, 3), np.uint8)))
+    assert transform.width == 6
+
+
 def test_missing_input_names_augmentation_and_field():
     class NeedsDepth(T.Augmentation):
         input_args = ("image", "depth")

@@ -144,6 +144,18 @@ def test_training_on_predicted_boxes(tiny_cfg, make_instances):
     assert not proposals[0].proposal_boxes.tensor.requires_grad
 
 
+def test_a_keypoint_branch_of_a_subclass_is_called(tiny_cfg):
+    class Heads(StandardROIHeads):
+        def _forward_keypoint(self, features, instances):
+            assert super()._forward_keypoint(features, instances) is instances
+            return [len(image) for image in instances]
+
+    heads = Heads(tiny_cfg(), SHAPES).eval()
+    features = {f"p{i}": torch.randn(1, 16, 2 ** (7 - i), 2 ** (7 - i)) for i in range(2, 6)}
+    given = Instances((64, 64), pred_boxes=Boxes([A, B]), pred_classes=torch.zeros(2, dtype=torch.int64))
+    assert heads.forward_with_given_boxes(features, [given]) == [2]
+
+
 def test_without_masks(tiny_cfg):
     heads = build_roi_heads(tiny_cfg("MODEL.MASK_ON", False), SHAPES)
     assert not heads.mask_on
