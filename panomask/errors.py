@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class DivergedError(InputError, FloatingPointError):
+    """Training has produced NaN or infinity: mostly a matter of the learning rate, which is the user's."""
+
+
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The `count` entries of `known` that look most like `name`, best first (possibly none)."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

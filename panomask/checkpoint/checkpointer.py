@@ -15,6 +15,7 @@ from panomask.atomic_file import write_atomically
 from panomask.checkpoint.files import read_checkpoint, to_plain
 from panomask.checkpoint.matching import (
     IncompatibleKeys,
+    describe_class_counts,
     describe_match,
     match_state_dict,
     refuse_other_model,
@@ -141,8 +142,12 @@ class Checkpointer:
         for key in wanted:
             if key not in checkpoint:
                 continue
+            item, state = self.checkpointables[key], checkpoint.pop(key)
             try:
-                self.checkpointables[key].load_state_dict(checkpoint.pop(key))
+                if isinstance(item, torch.optim.Optimizer):
+                    _load_optimizer(item, state)
+                else:
+                    item.load_state_dict(state)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
             except (ValueError, KeyError, TypeError) as error:
@@ -179,20 +184,37 @@ class Checkpointer:
             return
         num_left = len(incompatible.missing_keys) + len(incompatible.incorrect_shapes)
         table = describe_match(len(self.model.state_dict()) - num_left, incompatible)
-        self.logger.warning(f"The checkpoint and the model differ:\n{table}")
+        counts = describe_class_counts(incompatible)
+        self.logger.warning(f"The checkpoint and the model differ{counts and ': ' + counts}:\n{table}")
 
     def has_checkpoint(self) -> bool:
         """Whether `save_dir` names a last checkpoint."""
         return self.path_manager.exists(os.path.join(self.save_dir, "last_checkpoint"))
 
     def get_checkpoint_file(self) -> str:
-        """Path of the last checkpoint, "" if there is none."""
+        """Path of the last checkpoint, "" if there is none.
+
+        Raises:
+            InputError: the file `last_checkpoint` is there but names nothing.
+        """
+        named_by = os.path.join(self.save_dir, "last_checkpoint")
         try:
-            with self.path_manager.open(os.path.join(self.save_dir, "last_checkpoint"), "r") as file:
-                name = file.read().strip()
+            with self.path_manager.open(named_by, "rb") as file:
+                name = file.read().decode(errors="replace").strip()
         except OSError:
             return ""
+        if not name or not name.isprintable():
+            found = "holds no file name" if name else "is empty"
+            raise InputError(
+                f"{named_by}: {found}; write the name of a checkpoint of that folder into it"
+                f"{self._newest_checkpoint()}, or remove it to start from the beginning"
+            )
         return os.path.join(self.save_dir, name)
+
+    def _newest_checkpoint(self) -> str:
+        """The checkpoint in `save_dir` that was written last, as the example in a message; "" for none."""
+        files = self.get_all_checkpoint_files()
+        return f", such as {os.path.basename(max(files, key=os.path.getmtime))}" if files else ""
 
     def get_all_checkpoint_files(self) -> list[str]:
         """Paths of all `.pth` files in `save_dir`, sorted by name."""
@@ -208,8 +230,9 @@ class Checkpointer:
         """
         if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[])
+        path = self.get_checkpoint_file()
         try:
-            return self.load(self.get_checkpoint_file(), match="exact")
+            return self.load(path, match="exact")
         except InputError as error:
             named_by = os.path.join(self.save_dir, "last_checkpoint")
             raise InputError(f"{error} ({named_by} names the file to resume from)") from error
@@ -218,6 +241,25 @@ class Checkpointer:
         """Make a file in `save_dir` the last checkpoint."""
         with write_atomically(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
             file.write(last_filename_basename)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`load_state_dict` that raises InputError for the state of another optimizer.
+
+    Torch raises some KeyError for that, or (AdamW's state in SGD) nothing until the first step.
+    """
+    options = [set(group) for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+        fits = all(own <= set(group) for own, group in zip(options, optimizer.param_groups, strict=True))
+        cause = None
+    except (ValueError, KeyError, TypeError) as error:
+        fits, cause = False, error
+    if not fits:
+        raise InputError(
+            "its 'optimizer' state is of another optimizer, or of other parameter groups, than this run's "
+            f"{type(optimizer).__name__}; resume with the config of that run"
+        ) from cause
 
 
 class DetectionCheckpointer(Checkpointer):

@@ -1,6 +1,8 @@
 """Read a checkpoint file without running code from it, and make plain what is to be written."""
 
-import pickle
+import re
+import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     A bare state dict is put under "model". Only tensors and plain containers are read (`weights_only`).
 
     Raises:
-        InputError: no such file, an unknown format, a truncated or foreign file, no state dict inside, or a
-            weight that is NaN; the message names the file and what was found.
+        InputError: no such file, an unknown format, a truncated, damaged or foreign file, no state dict
+            inside, or a weight that is NaN; the message names the file and what was found.
     """
     file = Path(path)
     if not file.is_file():
@@ -30,17 +32,53 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise InputError(
             f"{path}: pickle files (.pkl) cannot be read; give a checkpoint saved by torch (.pth)"
         )
-    if file.stat().st_size == 0:
+    size = file.stat().st_size
+    if size == 0:
         raise InputError(f"{path}: the file is empty; give an intact checkpoint (.pth)")
+    remedy = "give an intact .pth file or an earlier checkpoint of the same run"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        damaged = _find_damaged_entry(path)
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from KeyError to RuntimeError on damaged files
-        reason = _one_line(error)
+        # What torch says speaks of its internals, and advises to switch the safe reader off.
+        if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            raise InputError(
+                f"{path}: holds {foreign[1]}, which is not read since it could run code; "
+                "save the state dict alone to a new file, where you trust this one"
+            ) from error
         raise InputError(
-            f"{path}: not a readable checkpoint (truncated, damaged or not written by torch.save): {reason}; "
-            "give an intact .pth file or an earlier checkpoint of the same run"
+            f"{path}: not a readable checkpoint (truncated, damaged or not written by torch.save; "
+            f"{size} bytes); {remedy}"
         ) from error
+    if damaged:
+        raise InputError(f"{path}: damaged: its entry {damaged!r} does not fit its checksum; {remedy}")
     return _as_checkpoint(path, content)
+
+
+def _find_damaged_entry(path: str) -> str | None:
+    """Name of the first entry of a zip file whose bytes do not fit its CRC-32; None for other files.
+
+    `torch.load` does not look at the checksums: a flipped byte in a weight would go unnoticed. Measured, from
+    the page cache: 0.01 s for 48 MB, 0.07 s for 400 MB (torch.load: 0.01 s and 0.18 s). A checksum of 0 was
+    not computed (`torch.serialization.set_crc32_options(False)`).
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            try:
+                if entry.CRC:
+                    _read_through(archive, entry)
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
+                return entry.filename
+    return None
+
+
+def _read_through(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Let zipfile compare the checksum, which it does at the end."""
+    with archive.open(entry) as file:
+        while file.read(1 << 20):
+            pass
 
 
 def _as_checkpoint(path: str, content: Any) -> dict[str, Any]:
@@ -72,16 +110,6 @@ def _without_wrapper_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.T
     if all(key.startswith("module.") for key in state):
         return OrderedDict((key.removeprefix("module."), value) for key, value in state.items())
     return state
-
-
-def _one_line(error: BaseException, limit: int = 160) -> str:
-    """What torch says, without its advice to switch the safe reader off, at most `limit` characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, pickle.UnpicklingError):
-        marker = "WeightsUnpickler error: "
-        lines = [line.partition(marker)[2] for line in lines if marker in line] or ["not a torch file"]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def to_plain(value: Any, where: str = "checkpoint") -> Any:

@@ -88,11 +88,14 @@ def require_match(path: str, model: nn.Module, keys: IncompatibleKeys, *, exact:
     unexpected = keys.unexpected_keys if exact else []
     if keys.incorrect_shapes:
         key, shape_file, shape_model = keys.incorrect_shapes[0]
+        counts = describe_class_counts(keys)
         found = (
             f"{len(keys.incorrect_shapes)} weights have other shapes, first {key}: {shape_file} in the file, "
             f"{shape_model} in the model"
         )
-        if all(in_file[1:] == in_model[1:] for _, in_file, in_model in keys.incorrect_shapes):
+        if counts:
+            found = f"{counts} ({found})"
+        elif all(in_file[1:] == in_model[1:] for _, in_file, in_model in keys.incorrect_shapes):
             found += " (another number of classes?)"
     elif missing:
         found = f"{len(missing)} weights of the model are not in the file, first {missing[0]}"
@@ -104,6 +107,19 @@ def require_match(path: str, model: nn.Module, keys: IncompatibleKeys, *, exact:
     if not exact:
         remedy = "evaluate with the config that the checkpoint was trained with"
     raise InputError(f"{path}: does not fit the model: {found}; {remedy}")
+
+
+def describe_class_counts(keys: IncompatibleKeys) -> str:
+    """ "6 classes in the checkpoint, 2 in the model", if that is how they differ; "" otherwise.
+
+    Read off the linear classifier `cls_score`, which has a row for each class and one for the background.
+    """
+    if any(in_file[1:] != in_model[1:] for _, in_file, in_model in keys.incorrect_shapes):
+        return ""
+    for key, in_file, in_model in keys.incorrect_shapes:
+        if key.endswith("cls_score.weight") and len(in_file) == 2:
+            return f"{in_file[0] - 1} classes in the checkpoint, {in_model[0] - 1} in the model"
+    return ""
 
 
 def describe_match(num_loaded: int, keys: IncompatibleKeys) -> str:

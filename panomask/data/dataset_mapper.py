@@ -148,8 +148,8 @@ class DatasetMapper:
             annotation.pop("segmentation", None)
         elif not _has_segmentation(annotation):
             raise InputError(
-                f"object {position} has no segmentation, but MODEL.MASK_ON is True: add masks to the"
-                " annotation file, or set MODEL.MASK_ON False to train on boxes alone"
+                f"object {position}{_id_of(annotation)} has no segmentation, but MODEL.MASK_ON is True: add"
+                " masks to the annotation file, or set MODEL.MASK_ON False to train on boxes alone"
             )
         if not self.use_keypoint:
             annotation.pop("keypoints", None)
@@ -157,6 +157,11 @@ class DatasetMapper:
             # COCO's way to say "not labelled": every keypoint with visibility 0
             annotation["keypoints"] = [0.0] * (3 * len(self.keypoint_hflip_indices))
         return annotation
+
+
+def _id_of(annotation: dict[str, Any]) -> str:
+    """The annotation's id for a message; loaders may leave it out."""
+    return f" (annotation id {annotation['id']})" if "id" in annotation else ""
 
 
 def _is_crowd(annotation: dict[str, Any]) -> bool:

@@ -87,8 +87,7 @@ def _decode(file_name: str | os.PathLike) -> Image.Image:
         if isinstance(error, Image.UnidentifiedImageError):
             reason = "not an image of a known format"
         raise InputError(
-            f"{file_name}: cannot be read as an image: {reason}; replace the file or remove it from the"
-            " annotations"
+            f"{file_name}: cannot be read as an image: {reason}; replace the file, or leave it out"
         ) from error
 
 

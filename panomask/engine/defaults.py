@@ -23,7 +23,7 @@ from panomask.engine.logger import setup_logger
 from panomask.engine.result_verification import verify_results
 from panomask.engine.results import write_results
 from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses
-from panomask.engine.setup import match_num_classes, put_names_in_tuples
+from panomask.engine.setup import match_num_classes, put_names_in_tuples, write_held_back_config
 from panomask.engine.sheet import ComparisonSheet
 from panomask.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from panomask.engine.writers import EventWriter, default_writers, rewind_metrics
@@ -142,6 +142,7 @@ class DefaultTrainer(TrainerBase):
                 )
             self.start_iter = rest["iteration"] + 1
         if resume and distributed.is_main_process():
+            write_held_back_config(self.cfg.OUTPUT_DIR)
             rewind_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -256,13 +257,17 @@ class DefaultTrainer(TrainerBase):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """The evaluator that fits the data set's `evaluator_type`, by default COCO's.
 
+        TEST.DETECTIONS_PER_IMAGE above 100 raises COCO's limit of 100 detections an image to that number.
+
         Raises:
             InputError: no evaluator is known for that type.
         """
         kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
         if kind == "coco":
             folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-            return COCOEvaluator(dataset_name, output_dir=folder)
+            # COCO's limit, unless the model is to give more, for crowded images.
+            limit = max(100, cfg.TEST.DETECTIONS_PER_IMAGE)
+            return COCOEvaluator(dataset_name, output_dir=folder, max_dets_per_image=limit)
         raise InputError(
             f"data set {dataset_name!r} has evaluator_type {kind!r}; known: 'coco'. Set it by "
             f"MetadataCatalog.get({dataset_name!r}).set(evaluator_type=...), or override build_evaluator"

@@ -122,7 +122,10 @@ class IterationTimer(HookBase):
         in_hooks = max(self._total_timer.seconds() - self._step_seconds, 0)
         steps, rest = (str(datetime.timedelta(seconds=int(part))) for part in (self._step_seconds, in_hooks))
         each = self._step_seconds / counted
-        logger.info(f"Trained {counted} iterations in {steps}, {each:.4f} s each; the hooks took {rest} more")
+        logger.info(
+            f"Training took {steps}, {each:.4f} s an iteration (over {counted} after the warm-up);"
+            f" the hooks took {rest} more"
+        )
 
 
 class PeriodicWriter(HookBase):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from panomask import distributed
+from panomask.errors import DivergedError
 from panomask.event_storage import get_event_storage
 
 
@@ -41,7 +42,7 @@ def put_losses(
 def raise_not_finite(iteration: int, losses: Mapping[str, float]) -> None:
     """Raise the error for a loss that is NaN or infinite."""
     shown = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    raise FloatingPointError(
+    raise DivergedError(
         f"the loss of iteration {iteration} is not finite ({shown}); a lower SOLVER.BASE_LR, a longer "
         "SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True may help"
     )

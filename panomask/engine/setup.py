@@ -29,20 +29,24 @@ NUM_CLASSES_KEYS = {"GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES"}
 _registered: dict[str, tuple[str, str, str]] = {}
 """Data sets registered from a config: name -> (annotations, images, on_bad)."""
 
+_held_back: dict[Path, str] = {}
+"""A resumed run's config.yaml -> its new content, to be written when the checkpoint has been found to fit."""
+
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Prepare a run, in every process, before a model is built. Changes `cfg` in place, frozen or not.
 
     Checks the config, registers DATASETS.REGISTER, sets the class count from the data and MODEL.DEVICE to a
-    device that exists, opens OUTPUT_DIR/log.txt, writes OUTPUT_DIR/config.yaml, seeds all generators.
+    device that exists, opens OUTPUT_DIR/log.txt, writes OUTPUT_DIR/config.yaml, seeds all generators. On
+    `resume` the old config.yaml stays until `write_held_back_config`.
 
     Args:
         cfg: merged from file and command line.
-        args: of `default_argument_parser`; only `eval_only` matters.
+        args: of `default_argument_parser`; only `eval_only` and `resume` matter.
 
     Raises:
-        InputError: a key that is not supported, a class count that disagrees with the data, a missing file;
-            nothing has been written then.
+        InputError: a key that is not supported, a class count that disagrees with the data, a missing file,
+            an OUTPUT_DIR that cannot be made; nothing has been written then.
     """
     eval_only = bool(getattr(args, "eval_only", False))
     rank = distributed.get_rank()
@@ -55,12 +59,13 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     notes = match_num_classes(
         cfg, cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     )
+    _make_output_dir(cfg.OUTPUT_DIR)
     for name in ("panomask", "fvcore"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
     device = _device(cfg.MODEL.DEVICE)
     _log_run(cfg, notes)
     if distributed.is_main_process():
-        _save_config(cfg, keep_old=eval_only)
+        _save_config(cfg, keep_old=eval_only, hold_back=bool(getattr(args, "resume", False)))
     cfg.MODEL.DEVICE = str(device)  # not in the file, which may be used on another machine
     if was_frozen:
         cfg.freeze()
@@ -86,13 +91,36 @@ def _log_run(cfg: CfgNode, notes: Sequence[str]) -> None:
     logger.debug(f"Config:\n{cfg.dump()}")
 
 
-def _save_config(cfg: CfgNode, *, keep_old: bool) -> None:
-    """Write OUTPUT_DIR/config.yaml; an evaluation leaves that of the training alone."""
+def _make_output_dir(output_dir: str) -> None:
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"OUTPUT_DIR {output_dir!r} cannot be made a folder ({error.strerror}); choose another"
+        ) from error
+
+
+def _save_config(cfg: CfgNode, *, keep_old: bool, hold_back: bool) -> None:
+    """Write OUTPUT_DIR/config.yaml; an evaluation keeps the old one, a resumed run holds the new one back."""
     path = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    if keep_old and path.exists():
+    if path.exists() and keep_old:
         return
+    if path.exists() and hold_back:
+        _held_back[path] = cfg.dump()
+        return
+    _write_config(path, cfg.dump())
+
+
+def write_held_back_config(output_dir: str) -> None:
+    """Replace config.yaml by that of the resumed run, once its checkpoint is loaded."""
+    path = Path(output_dir) / "config.yaml"
+    if path in _held_back:
+        _write_config(path, _held_back.pop(path))
+
+
+def _write_config(path: Path, text: str) -> None:
     with write_atomically(path, "w") as file:
-        file.write(cfg.dump())
+        file.write(text)
     logger.info(f"The config with all defaults is in {path}")
 
 

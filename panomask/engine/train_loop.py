@@ -153,7 +153,7 @@ class SimpleTrainer(TrainerBase):
     The model returns a dict of losses (or one loss). Their sum is minimised; averages over the processes go
     to the event storage without waiting for the device.
 
-    A loss that is NaN or infinite raises FloatingPointError. On the CPU this happens before the optimizer's
+    A loss that is NaN or infinite raises DivergedError. On the CPU this happens before the optimizer's
     step. On a GPU, looking at a loss would stall it, so a flag on the device is read every
     `loss_check_period` iterations; until then bad weights may exist in memory, but never in a file:
     `Checkpointer.save` refuses them.

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from os import PathLike
@@ -143,9 +143,22 @@ class COCOEvaluator(DatasetEvaluator):
         if "annotations" not in self._coco_api.dataset:
             logger.info("%s has no annotations: its predictions are saved but not scored", self._dataset_name)
             return OrderedDict()
+        self._warn_of_crowded_images()
         return OrderedDict(
             (task, self._score(results, task, img_ids)) for task in self._tasks_to_score(predicted_tasks)
         )
+
+    def _warn_of_crowded_images(self) -> None:
+        """Objects beyond the limit of detections can only be missed: AP cannot reach 100 then."""
+        limit = self._max_detections[-1]
+        objects = Counter(a["image_id"] for a in self._coco_api.dataset["annotations"] if not a["iscrowd"])
+        crowded = [count for count in objects.values() if count > limit]
+        if crowded:
+            logger.warning(
+                "%d images of %s have more than %d objects (up to %d), but at most %d detections an image are"
+                " scored; TEST.DETECTIONS_PER_IMAGE (max_dets_per_image) raises this limit",
+                *(len(crowded), self._dataset_name, limit, max(crowded), limit),
+            )
 
     def _tasks_to_score(self, predicted: set[str]) -> list[str]:
         """The tasks asked for, or else all that predictions and annotations both hold."""

@@ -80,6 +80,27 @@ def test_other_class_count_reinitialises_the_head_with_a_table(tmp_path, caplog)
     assert "12" in table  # six weights and six biases of the body
 
 
+class Classifier(nn.Module):
+    """A body and Fast R-CNN's classifier: a row for each class and one for the background."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.body = Detector().body
+        self.cls_score = nn.Linear(4, num_classes + 1)
+        self.mask = nn.Conv2d(4, num_classes, 1)
+
+
+def test_another_class_count_is_given_as_such(tmp_path, caplog):
+    path = saved(tmp_path, Classifier(6))
+    words = "6 classes in the checkpoint, 2 in the model"
+    for match in ("parameters", "exact"):
+        with pytest.raises(InputError, match=rf"does not fit the model: {words} \(4 weights have other"):
+            Checkpointer(Classifier(2)).load(path, match=match)
+    with caplog.at_level(logging.WARNING):
+        Checkpointer(Classifier(2)).load(path)
+    assert words in caplog.messages[0]
+
+
 def test_missing_and_unexpected_weights_are_reported_once(tmp_path, caplog):
     path = saved(tmp_path, nn.ModuleDict({"body": Detector().body, "extra": nn.Linear(2, 2)}))
     with caplog.at_level(logging.WARNING):
@@ -158,8 +179,22 @@ def test_an_optimizer_of_another_kind_is_one_line(tmp_path):
     model = Detector()
     Checkpointer(model, str(tmp_path), optimizer=torch.optim.SGD([model.head.weight], lr=0.1)).save("model")
     resumed = Checkpointer(model, str(tmp_path), optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
-    with pytest.raises(InputError, match="'optimizer' state does not fit"):
+    with pytest.raises(InputError, match="'optimizer' state is of another optimizer, or of other param"):
         resumed.resume_or_load("")
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("kinds", [("SGD", "AdamW"), ("AdamW", "SGD")])
+def test_the_state_of_another_optimizer_is_refused(tmp_path, kinds, steps):
+    model = Detector()
+    before, now = (getattr(torch.optim, kind)(model.parameters(), lr=0.1) for kind in kinds)
+    for _ in range(steps):
+        sum(p.sum() for p in model.parameters()).backward()
+        before.step()
+    Checkpointer(model, str(tmp_path), optimizer=before).save("model")
+    words = rf"model\.pth: its 'optimizer' state is of another optimizer.* than this run's {kinds[1]}; resume"
+    with pytest.raises(InputError, match=words):
+        Checkpointer(model, str(tmp_path), optimizer=now).resume_or_load("")
 
 
 def test_last_checkpoint_that_is_gone_is_named(tmp_path):
@@ -167,6 +202,22 @@ def test_last_checkpoint_that_is_gone_is_named(tmp_path):
     os.remove(path)
     with pytest.raises(InputError, match=r"model\.pth: no such file"):
         Checkpointer(Detector(), str(tmp_path)).resume_or_load("")
+
+
+@pytest.mark.parametrize(
+    "content, words", [(b"", "is empty"), (b"\n", "is empty"), (bytes(9), "no file name")]
+)
+def test_last_checkpoint_that_names_nothing(tmp_path, content, words):
+    checkpointer = Checkpointer(Detector(), str(tmp_path))
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    with pytest.raises(InputError, match=rf"last_checkpoint: .*{words}; write .* into it, or remove it"):
+        checkpointer.get_checkpoint_file()
+    saved(tmp_path, Detector())
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        checkpointer.resume_or_load("")
+    assert str(caught.value).startswith(str(tmp_path / "last_checkpoint"))
+    assert "into it, such as model.pth, or remove it" in str(caught.value)
 
 
 def test_addresses_are_refused_with_a_remedy():

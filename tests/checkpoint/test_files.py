@@ -50,7 +50,45 @@ def test_truncated_file_at_any_length(tmp_path):
     for length in (0, 1, 10, 100, len(data) // 2, len(data) - 1):
         path = tmp_path / f"{length}.pth"
         path.write_bytes(data[:length])
-        fails(path, "empty" if length == 0 else "truncated")
+        fails(path, "empty" if length == 0 else rf"truncated.*; {length} bytes\); give an intact")
+
+
+def test_what_torch_says_of_its_internals_is_chained_not_shown(tmp_path):
+    path = tmp_path / "cut.pth"
+    torch.save({"model": {"weight": torch.ones(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(str(path))
+    assert not re.search("miniz|PytorchStreamReader|internal", str(caught.value))
+    assert caught.value.__cause__ is not None
+    path.write_text("epochs: 12\n")
+    fails(path, r"not a readable checkpoint \([^:]*; 11 bytes\); give")
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9])
+def test_a_flipped_byte_in_a_weight_is_found(tmp_path, position):
+    path = tmp_path / "a.pth"
+    weights = {"first": torch.ones(1000), "second": torch.ones(1000)}
+    torch.save({"model": weights}, path)
+    data = bytearray(path.read_bytes())
+    start = data.index(weights["second"].numpy().tobytes())
+    data[start + int(position * 4000)] ^= 1
+    path.write_bytes(data)
+    fails(path, r"damaged: its entry '.*data/\d' does not fit its checksum; give an intact")
+
+
+def test_a_file_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = save(tmp_path / "a.pth", {"model": {"weight": torch.ones(3)}})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint(path)["model"]["weight"].tolist() == [1, 1, 1]
+
+
+def test_the_older_format_of_torch_is_read(tmp_path):
+    torch.save({"weight": torch.ones(3)}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    assert read_checkpoint(str(tmp_path / "a.pth"))["model"]["weight"].tolist() == [1, 1, 1]
 
 
 def test_not_a_checkpoint(tmp_path):
@@ -72,7 +110,8 @@ class Malicious:
 
 
 def test_code_in_a_file_is_not_run(tmp_path, capsys):
-    fails(save(tmp_path / "evil.pth", {"model": {"weight": Malicious()}}), "not a readable checkpoint")
+    path = save(tmp_path / "evil.pth", {"model": {"weight": Malicious()}})
+    fails(path, r"holds \S*print, which is not read since it could run code; save the state dict alone")
     assert capsys.readouterr().out == ""
 
 

@@ -110,6 +110,9 @@ def test_missing_mask_names_image_and_object(dataset_dict, segmentation):
     assert "object 1 has no segmentation" in str(error.value)
     assert "MODEL.MASK_ON" in str(error.value)
     assert len(_mapper()(dataset_dict)["instances"]) == 2  # boxes alone
+    dataset_dict["annotations"][1]["id"] = 77
+    with pytest.raises(InputError, match=r"object 1 \(annotation id 77\) has no segmentation"):
+        _mapper(use_instance_mask=True)(dataset_dict)
 
 
 def test_wrong_arguments():

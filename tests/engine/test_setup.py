@@ -147,3 +147,11 @@ def test_a_folder_with_a_run_is_not_written_to_by_accident(config, tmp_path):
     (tmp_path / "out" / "metrics.json").write_text("{}")
     with pytest.raises(InputError, match="--resume"):
         refuse_overwriting(cfg)
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_an_output_folder_that_cannot_be_made(config, tmp_path, where):
+    (tmp_path / "file").write_text("")
+    cfg = config("OUTPUT_DIR", str(tmp_path / where))
+    with pytest.raises(InputError, match="cannot be made a folder"):
+        default_setup(cfg, args())

@@ -240,6 +240,14 @@ def test_limits_on_detections(truth):
     assert {"AR1", "AR5", "AR30"} < evaluator.evaluate()["bbox"].keys()
 
 
+def test_more_objects_than_detections_are_warned_of(truth, caplog):
+    evaluator = COCOEvaluator(NAME, max_dets_per_image=1)
+    _process(evaluator)
+    evaluator.evaluate()
+    crowded = [boxes for boxes in BOXES.values() if len(boxes) > 1]
+    assert f"{len(crowded)} images of {NAME} have more than 1 objects" in caplog.text
+
+
 def test_instances_to_coco_json():
     first, second = instances_to_coco_json(_prediction(11)["instances"], img_id="x")
     assert (first["image_id"], first["category_id"], first["bbox"]) == ("x", 0, [2, 3, 10, 10])

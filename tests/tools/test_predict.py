@@ -96,6 +96,7 @@ def test_a_folder_with_a_damaged_image_and_a_video(model, photos, tmp_path):
     assert "Traceback" not in done.stderr
     first, last = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert str(photos / "b.jpg") in first
+    assert first.endswith("replace the file, or leave it out")
     assert "1 of 4 inputs" in last
     names = {"a.jpg", "c.png", "d.mp4", "images.json", "coco_instances_results.json"}
     assert {path.name for path in out.iterdir()} == names

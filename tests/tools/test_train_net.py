@@ -133,6 +133,20 @@ def test_a_damaged_run_is_not_resumed_and_not_lost(call, tmp_path):
     assert call("--resume")[0] == 0
 
 
+def test_a_refused_resume_leaves_the_config_of_the_run(call, tmp_path):
+    config = tmp_path / "out/config.yaml"
+    assert call("SOLVER.MAX_ITER", 2, "DATASETS.TEST", "()")[0] == 0
+    before = config.read_bytes()
+    fails_with_one_line(call("--resume", "MODEL.FPN.OUT_CHANNELS", 24), "resume")
+    assert config.read_bytes() == before
+    assert call("--resume", "SOLVER.MAX_ITER", 3, "DATASETS.TEST", "()")[0] == 0
+    assert "MAX_ITER: 3" in config.read_text()
+
+
+def test_a_diverged_training_is_one_line(call):
+    fails_with_one_line(call("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 1e30), "SOLVER.BASE_LR")
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_is_bit_equal_to_uninterrupted(tiny_run, tmp_path):
     opts = "SEED 7 SOLVER.MAX_ITER 24 SOLVER.CHECKPOINT_PERIOD 1 DATALOADER.NUM_WORKERS 2 TEST.EVAL_PERIOD 5"

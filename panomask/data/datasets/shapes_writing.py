@@ -8,10 +8,14 @@
 Pictures are PNG: lossless, so the pixels are the drawn ones on every machine, whatever its JPEG library.
 """
 
+import glob
+import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +39,7 @@ VERSION = 2
 SPLITS = {"train": 800, "val": 100}
 """Images per split."""
 _FIRST_IMAGE_ID = {"train": 1, "val": 100001}
-_LEFTOVER_SECONDS = 3600.0  # a temporary folder this old was left by a process that was killed
+_LEFTOVER_SECONDS = 3600.0  # a temporary folder this old is a leftover, wherever its process ran
 
 
 def _write_png(path: Path, rgb: np.ndarray) -> None:
@@ -92,7 +96,8 @@ def write_shapes(folder: Path, *, seed: int = 0, num_images: dict[str, int] | No
     Raises:
         InputError: `folder` cannot be written, or exists already and is not a complete data set.
     """
-    temporary = folder.parent / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    name = f".{folder.name}-{_process_space()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    temporary = folder.parent / name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
@@ -123,11 +128,46 @@ def is_complete(folder: Path) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left beside `folder` long ago."""
-    for path in folder.parent.glob(f".{folder.name}-*.partial"):
+    """Delete what killed processes left beside `folder`.
+
+    What a process of this host left goes when that process is gone. Of other hosts and containers, which may
+    share the folder, no process can be looked up here: what they left goes when it is old.
+    """
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}-*.partial"):
         try:
             is_old = time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS
         except FileNotFoundError:  # its process has just finished
             continue
-        if is_old:
+        if is_old or _is_of_dead_process(path.name, folder.name):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_of_dead_process(temporary_name: str, folder_name: str) -> bool:
+    """Whether a temporary folder was surely made by a process that is gone; False where that is unknown."""
+    space = _process_space()
+    match = re.fullmatch(
+        rf"\.{re.escape(folder_name)}-{space}-(\d+)-[0-9a-f]+\.partial", temporary_name, flags=re.ASCII
+    )
+    if not space or match is None:
+        return False
+    try:
+        os.kill(int(match[1]), 0)  # signal 0 asks only
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # alive under another user; no process id at all
+        return False
+    return False
+
+
+def _process_space() -> str:
+    """Stands for the place in which a process id means one process: a container of a host since it started.
+
+    Host names alone do not do: containers that share a folder may have the same one. "" where the system does
+    not tell (other than Linux).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{socket.gethostname()} {boot} {namespace}".encode()).hexdigest()[:12]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
+from panomask.errors import DivergedError
 from panomask.layers import batched_nms, cat
 from panomask.structures import Boxes, Instances
 
@@ -43,7 +44,7 @@ def find_top_rpn_proposals(
         N `Instances` with `proposal_boxes` and `objectness_logits`, best first.
 
     Raises:
-        FloatingPointError: in training, when a box or score is infinite or NaN.
+        DivergedError: in training, when a box or score is infinite or NaN.
     """
     boxes, logits, level_idx = _top_per_level(proposals, pred_objectness_logits, pre_nms_topk)
     is_finite = boxes.isfinite().all(dim=2) & logits.isfinite()  # (N, R)
@@ -61,7 +62,10 @@ def find_top_rpn_proposals(
         )
     # Asked for last: NMS has already waited for the device, so that the answer is there.
     if training and not is_finite.all():
-        raise FloatingPointError("predicted boxes or scores contain Inf/NaN: training has diverged")
+        raise DivergedError(
+            "predicted boxes or scores contain Inf/NaN: training has diverged; a lower SOLVER.BASE_LR,"
+            " a longer SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True may help"
+        )
     return results
 
 

@@ -248,20 +248,48 @@ def _write_and_die(folder: Path) -> None:
     _write_small(folder)
 
 
-def test_a_killed_process_leaves_no_half_data_set(small: Path, tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=_write_and_die, args=(tmp_path / "v1",))
+def _leave_killed(folder: Path) -> Path:
+    """The temporary folder of a process that was killed while it wrote `folder`."""
+    process = multiprocessing.get_context("fork").Process(target=_write_and_die, args=(folder,))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    (leftover,) = tmp_path.iterdir()
-    assert leftover.name.startswith(".v1-")
+    (leftover,) = folder.parent.iterdir()
+    assert leftover.name.startswith(f".{folder.name}-")
+    return leftover
+
+
+@pytest.mark.skipif(not shapes_writing._process_space(), reason="process ids are looked up on Linux only")
+def test_a_killed_process_leaves_no_half_data_set(small: Path, tmp_path: Path) -> None:
+    _leave_killed(tmp_path / "v1")
     _write_small(tmp_path / "v1")
     assert _hash(tmp_path / "v1") == _hash(small)
-    assert leftover.exists()  # it could belong to a process at work
-
-    os.utime(leftover, (0, 0))
-    shapes_writing._remove_leftovers(tmp_path / "v1")
     assert os.listdir(tmp_path) == ["v1"]
+
+
+def test_what_may_belong_to_a_process_at_work_stays_until_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = _leave_killed(tmp_path / "v1")
+    space = shapes_writing._process_space()
+    alive = tmp_path / f".v1-{space}-{os.getpid()}-00000000.partial"
+    other_host = tmp_path / ".v1-0123456789ab-999999999-00000000.partial"
+    earlier_version = tmp_path / ".v1-999999999-00000000.partial"
+    unrelated = tmp_path / f".v10-{space}-999999999-00000000.partial"
+    for path in (alive, other_host, earlier_version, unrelated):
+        path.mkdir()
+    monkeypatch.setattr(shapes_writing, "_process_space", lambda: "")  # a system that does not tell
+    shapes_writing._remove_leftovers(tmp_path / "v1")
+    assert dead.exists()
+    monkeypatch.setattr(shapes_writing, "_process_space", lambda: space)
+    shapes_writing._remove_leftovers(tmp_path / "v1")
+    assert dead.exists() == (not space)
+    assert {alive, other_host, earlier_version, unrelated} <= set(tmp_path.iterdir())
+
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    shapes_writing._remove_leftovers(tmp_path / "v1")
+    assert list(tmp_path.iterdir()) == [unrelated]
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
