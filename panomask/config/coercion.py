@@ -2,7 +2,8 @@
 
 The rules are yacs's (lists and tuples exchange, None replaces anything and is replaced by anything, texts are
 read as Python literals), and more forgiving where nothing can be mistaken: an int serves for a float, `true`
-for a bool, and `a,b` or a single value for a list or tuple.
+for a bool, and `a,b` or a single value for a list or tuple. Whether a key may be None in the end is for
+`check_supported` to say.
 """
 
 from ast import literal_eval
@@ -38,7 +39,7 @@ def coerce(value: Any, current: Any, *, is_command_line: bool = False) -> Any:
     else:
         fits = isinstance(value, SEQUENCES) and isinstance(current, SEQUENCES)
     if not fits:
-        raise TypeError(f"takes {_article(current)} like {current!r}, not {_article(value)}: {given!r}")
+        raise TypeError(f"takes {article(current)} like {current!r}, not {article(value)}: {given!r}")
     if isinstance(value, SEQUENCES) and isinstance(current, SEQUENCES):
         _check_items(value, current)
         return like_container(value, current)
@@ -93,7 +94,8 @@ def _leaf_kinds(value: Any) -> set[str]:
     return {"number" if type(value) in (int, float) else type(value).__name__}
 
 
-def _article(value: Any) -> str:
+def article(value: Any) -> str:
+    """The kind of `value` for a message: "an int", "a group of keys"."""
     if value is None:
         return "None"
     name = "group of keys" if isinstance(value, dict) else type(value).__name__

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from yacs.config import CfgNode
+from fvcore.common.config import CfgNode
 
 _Result = TypeVar("_Result")
 _FromConfig = Callable[..., dict[str, Any]]

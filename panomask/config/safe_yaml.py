@@ -55,8 +55,8 @@ def _construct_arithmetic(loader: _Loader, node: yaml.Node) -> Any:
 
 def _refuse_tag(loader: _Loader, node: yaml.Node) -> Any:
     raise InputError(
-        f"{_place(node)}: tag {_tag(node)} is refused, for a config must not run code; allowed are plain"
-        " values, !!python/tuple and !!python/object/apply:eval around arithmetic"
+        f"{_place(node)}: tag {_tag(node)} is not allowed in a config; plain values, !!python/tuple and"
+        " !!python/object/apply:eval around arithmetic only"
     )
 
 

@@ -1,13 +1,16 @@
-"""What this version makes of a config: keys that it does not obey yet, choices, and ranges.
+"""What this version makes of a config: keys that it does not obey yet, choices, ranges, shapes of lists.
 
-A key is never ignored: it is obeyed, or refused when it is set away from its default.
+A key is never ignored: it is obeyed, or refused when it is set away from its default. What no run can use is
+refused here, in one line, rather than where it would fail. Intervals are written as in mathematics: "[0, 1)"
+holds 0 and not 1.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
-from panomask.config.coercion import SEQUENCES
+from panomask.config.coercion import SEQUENCES, article
 from panomask.config.defaults import get_cfg
 from panomask.config.node import CfgNode, flatten
 from panomask.errors import InputError, nearest_names
@@ -37,17 +40,27 @@ NOT_OBEYED = (
 """Keys, or patterns of keys, whose default alone is supported."""
 
 _BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+_NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+_POOLERS = ("ROIAlign", "ROIAlignV2", "ROIPool")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler"),
     "DATASETS.ON_BAD_ANNOTATION": ("refuse", "drop"),
     "FLOAT32_PRECISION": ("", "highest", "high", "medium"),
     "INPUT.CROP.TYPE": ("relative", "relative_range", "absolute", "absolute_range"),
+    "INPUT.FORMAT": ("BGR", "RGB", "L", "YUV-BT.601"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
     "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
+    "MODEL.FPN.NORM": _NORMS,
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
+    "MODEL.RESNETS.NORM": _NORMS,
+    "MODEL.RESNETS.RES5_DILATION": (1, 2),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
+    "MODEL.ROI_BOX_HEAD.NORM": _NORMS,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": _POOLERS,
+    "MODEL.ROI_MASK_HEAD.NORM": _NORMS,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": _POOLERS,
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
@@ -57,16 +70,36 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 """Keys that take one of a few values. Names in a registry are not here: the registry checks them itself."""
 
+_HEAD_AT_LEAST = {"CONV_DIM": 1, "NUM_CONV": 0, "POOLER_RESOLUTION": 1, "POOLER_SAMPLING_RATIO": 0}
+_LOSS_AT_LEAST = {"BBOX_REG_LOSS_WEIGHT": 0, "SMOOTH_L1_BETA": 0}
 AT_LEAST: dict[str, float] = {
     "DATALOADER.NUM_WORKERS": 0,
+    "DATALOADER.REPEAT_THRESHOLD": 0,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MIN_SIZE_TEST": 0,
     "LOG_PERIOD": 1,
+    "MODEL.FPN.OUT_CHANNELS": 1,
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 1,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 1,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 1,
+    **{f"MODEL.ROI_BOX_HEAD.{name}": low for name, low in (_HEAD_AT_LEAST | _LOSS_AT_LEAST).items()},
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 1,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 0,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1,
     "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    **{f"MODEL.ROI_MASK_HEAD.{name}": low for name, low in _HEAD_AT_LEAST.items()},
+    **{f"MODEL.RPN.{name}": low for name, low in _LOSS_AT_LEAST.items()},
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 1,
+    "MODEL.RPN.LOSS_WEIGHT": 0,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 1,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 1,
     "SOLVER.BASE_LR": 0,
+    "SOLVER.BASE_LR_END": 0,
+    "SOLVER.BIAS_LR_FACTOR": 0,
     "SOLVER.CHECKPOINT_PERIOD": 1,
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 1,
@@ -74,11 +107,159 @@ AT_LEAST: dict[str, float] = {
     "SOLVER.REFERENCE_WORLD_SIZE": 0,
     "SOLVER.WARMUP_ITERS": 0,
     "SOLVER.WEIGHT_DECAY": 0,
-    "TEST.DETECTIONS_PER_IMAGE": 1,
+    "SOLVER.WEIGHT_DECAY_BIAS": 0,
+    "SOLVER.WEIGHT_DECAY_NORM": 0,
+    "TEST.DETECTIONS_PER_IMAGE": -1,  # all of them
     "TEST.EVAL_PERIOD": 0,
+    "TEST.PRECISE_BN.NUM_ITER": 1,
     "TEST.SHEET_IMAGES": 0,
 }
 """Smallest value of numeric keys."""
+
+INTERVALS: dict[str, str] = {
+    "MODEL.ANCHOR_GENERATOR.OFFSET": "[0, 1)",
+    "MODEL.BACKBONE.FREEZE_AT": "[-1, 5]",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": "[0, 1]",
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": "[0, 1]",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "[-1, 1]",  # a negative one keeps scores of 0 too
+    "MODEL.RPN.NMS_THRESH": "[0, 1]",
+    "MODEL.RPN.POSITIVE_FRACTION": "[0, 1]",
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": "(0, inf]",
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": "(0, inf]",
+    "SOLVER.GAMMA": "(0, inf)",
+    "SOLVER.MOMENTUM": "[0, 1)",
+    "SOLVER.WARMUP_FACTOR": "[0, 1]",
+}
+"""Where the value of numeric keys lies."""
+
+LISTS: dict[str, tuple[int | None, str]] = {
+    "INPUT.CROP.SIZE": (2, "(0, inf)"),
+    "INPUT.MIN_SIZE_TRAIN": (None, "[0, inf)"),
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": (None, "(0, inf)"),
+    "MODEL.ANCHOR_GENERATOR.SIZES": (None, "(0, inf)"),
+    "MODEL.PIXEL_MEAN": (None, "(-inf, inf)"),
+    "MODEL.PIXEL_STD": (None, "(0, inf)"),
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
+    "MODEL.ROI_HEADS.IOU_LABELS": (None, "[-1, 1]"),
+    "MODEL.ROI_HEADS.IOU_THRESHOLDS": (None, "(0, 1]"),
+    "MODEL.RPN.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
+    "MODEL.RPN.CONV_DIMS": (None, "[-1, inf)"),
+    "MODEL.RPN.IOU_LABELS": (None, "[-1, 1]"),
+    "MODEL.RPN.IOU_THRESHOLDS": (None, "(0, 1]"),
+    "SOLVER.ADAMW_BETAS": (2, "[0, 1)"),
+}
+"""Lists of numbers: how many there are (None: one or more), and where each lies."""
+
+_LIST_OR_NUMBER = ("INPUT.MIN_SIZE_TRAIN",)
+_LIST_FOR_EACH_LEVEL = ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "MODEL.ANCHOR_GENERATOR.SIZES")
+_WHOLE_NUMBERS = ("MODEL.*.IOU_LABELS", "MODEL.RPN.CONV_DIMS")
+_FRACTIONS_TOO = ("INPUT.*", "SOLVER.WARMUP_ITERS", "*_PERIOD")
+"""Keys with a whole number for a default to which code may assign any other."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, SEQUENCES) and all(isinstance(name, str) and name for name in value)
+
+
+def _are_expected_results(value: Any) -> bool:
+    return isinstance(value, SEQUENCES) and all(
+        isinstance(row, SEQUENCES)
+        and [type(item) for item in row[:2]] == [str, str]
+        and [_is_number(item) for item in row[2:]] == [True, True]
+        and row[3] >= 0
+        for row in value
+    )
+
+
+_NAMES = (_are_names, "a list of names")
+_NAME_OR_NAMES = (lambda value: (isinstance(value, str) and value != "") or _are_names(value), _NAMES[1])
+SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "DATASETS.TEST": _NAME_OR_NAMES,
+    "DATASETS.TRAIN": _NAME_OR_NAMES,
+    "MODEL.FPN.IN_FEATURES": _NAMES,
+    "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (_is_number, "a number"),
+    "MODEL.RESNETS.OUT_FEATURES": _NAMES,
+    "MODEL.ROI_HEADS.IN_FEATURES": _NAMES,
+    "MODEL.RPN.IN_FEATURES": _NAMES,
+    "OUTPUT_DIR": (lambda value: isinstance(value, str) and value.strip() != "", "the path of a folder"),
+    "SOLVER.STEPS": (
+        lambda value: isinstance(value, SEQUENCES) and all(map(_is_number, value)),
+        "a list of iterations",
+    ),
+    "TEST.EXPECTED_RESULTS": (
+        _are_expected_results,
+        "a list of [task, metric, value, tolerance], such as ['bbox', 'AP', 38.5, 0.2]",
+    ),
+}
+"""Keys with a rule of their own: what holds of a value, and how to say it."""
+
+
+class _Relation(NamedTuple):
+    """What the values of `keys`, each of them fit by itself, must be to one another."""
+
+    keys: tuple[str, ...]
+    holds: Callable[..., bool]
+    rule: str
+
+
+def _is_rising(values: list[float]) -> bool:
+    return list(values) == sorted(values)
+
+
+def _is_crop(enabled: bool, kind: str, size: list[float]) -> bool:
+    if kind.startswith("relative"):
+        return not enabled or max(size) <= 1
+    return not enabled or (min(size) >= 1 and (kind == "absolute" or _is_rising(size)))
+
+
+RELATIONS = (
+    _Relation(
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.MIN_SIZE_TRAIN"),
+        lambda sampling, sizes: sampling != "range" or (isinstance(sizes, SEQUENCES) and len(sizes) == 2),
+        "sampling from a range needs two sizes, (min, max)",
+    ),
+    _Relation(
+        ("INPUT.CROP.ENABLED", "INPUT.CROP.TYPE", "INPUT.CROP.SIZE"),
+        _is_crop,
+        "relative sizes are at most 1, absolute ones at least 1, those of absolute_range (min, max)",
+    ),
+    _Relation(
+        ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+        lambda mean, std: len(mean) == len(std),
+        "both need one number for each channel",
+    ),
+    _Relation(
+        ("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.WIDTH_PER_GROUP"),
+        lambda depth, width: depth >= 50 or width == 64,
+        "depths 18 and 34 have no groups, and only the default, 64, is supported",
+    ),
+    *(
+        _Relation((f"MODEL.{name}.IOU_THRESHOLDS",), _is_rising, "thresholds must rise")
+        for name in ("ROI_HEADS", "RPN")
+    ),
+    *(
+        _Relation(
+            (f"MODEL.{name}.IOU_THRESHOLDS", f"MODEL.{name}.IOU_LABELS"),
+            lambda thresholds, labels: len(labels) == len(thresholds) + 1,
+            "there is one label more than thresholds",
+        )
+        for name in ("ROI_HEADS", "RPN")
+    ),
+    _Relation(
+        ("SOLVER.RESCALE_INTERVAL", "SOLVER.WARMUP_ITERS", "SOLVER.MAX_ITER"),
+        lambda is_rescaled, warmup, total: not is_rescaled or warmup < total,
+        "a schedule squeezed into what the warm-up leaves needs a warm-up shorter than the training",
+    ),
+    _Relation(
+        ("SOLVER.OPTIMIZER", "SOLVER.NESTEROV", "SOLVER.MOMENTUM"),
+        lambda optimizer, is_nesterov, momentum: optimizer != "SGD" or not is_nesterov or momentum > 0,
+        "Nesterov's method needs a momentum above 0",
+    ),
+)
 
 _obeyed_by_projects: set[str] = set()
 
@@ -98,22 +279,51 @@ def obeys(*keys: str) -> None:
 
 
 def check_supported(cfg: CfgNode) -> None:
-    """Raises InputError for the first key whose value this version cannot obey, naming what it supports."""
+    """Raises InputError for the first key whose value this version cannot obey, naming what it supports.
+
+    Keys that are not in the default config are the business of the code that added them.
+    """
     values = dict(flatten(cfg))
     for key, default in flatten(get_cfg()):
         if key not in values or _matches(key, _obeyed_by_projects):
             continue
-        value = values[key]
-        if _matches(key, NOT_OBEYED) and _plain(value) != _plain(default):
-            raise InputError(
-                f"{key} is {value!r}, but this version supports only its default {default!r};"
-                " take the key out of the config"
-            )
-        if key in CHOICES and value not in CHOICES[key]:
-            raise InputError(f"{key} is {value!r}; allowed are {', '.join(map(repr, CHOICES[key]))}")
-        if key in AT_LEAST and not (_is_number(value) and value >= AT_LEAST[key]):
-            raise InputError(f"{key} is {value!r}; it takes a number of at least {AT_LEAST[key]}")
+        reason = _objection(key, values[key], default)
+        if reason:
+            raise InputError(f"{key} is {values[key]!r}{reason}")
+    for keys, holds, rule in RELATIONS:
+        if any(key not in values or _matches(key, _obeyed_by_projects) for key in keys):
+            continue
+        if not holds(*(values[key] for key in keys)):
+            raise InputError(f"{' and '.join(f'{key} is {values[key]!r}' for key in keys)}; {rule}")
     _check_registered(cfg.DATASETS.REGISTER)
+
+
+def _objection(key: str, value: Any, default: Any) -> str:
+    """What follows "KEY is VALUE" where the key cannot have that value by itself; "" where it can."""
+    if _matches(key, NOT_OBEYED) and _plain(value) != _plain(default):
+        return f", but this version supports only its default {default!r}; take the key out of the config"
+    if key in CHOICES and value not in CHOICES[key]:
+        return f"; allowed are {', '.join(map(repr, CHOICES[key]))}"
+    if value is None and default is None:
+        return ""
+    if value is None or (isinstance(default, str) and not isinstance(value, str)):
+        return f"; it takes {article(default)} like {default!r}"
+    if not all(map(math.isfinite, _floats(value))) and "inf]" not in INTERVALS.get(key, ""):
+        return "; it takes finite numbers"
+    if key in SPECIAL:
+        fits, allowed = SPECIAL[key]
+        return "" if fits(value) else f"; it takes {allowed}"
+    if key in LISTS:
+        length, interval = LISTS[key]
+        return "" if _is_list(key, value) else f"; it takes {length or 'one or more'} numbers in {interval}"
+    low = AT_LEAST.get(key, -math.inf)
+    interval = INTERVALS.get(key, f"[{low}, inf]")
+    is_whole = isinstance(default, int) and not _matches(key, _FRACTIONS_TOO)
+    if (key in AT_LEAST or key in INTERVALS) and not _is_within(value, interval, is_whole=is_whole):
+        number = "whole number" if is_whole else "number"
+        none = ", or None" if default is None else ""
+        return f"; it takes a {number} {f'of at least {low}' if key in AT_LEAST else f'in {interval}'}{none}"
+    return ""
 
 
 def _check_registered(table: dict[str, Any]) -> None:
@@ -131,8 +341,36 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_within(value: Any, interval: str, *, is_whole: bool = False) -> bool:
+    """Whether `value` is a number in `interval`: "[0, 1)" holds 0 and not 1."""
+    if not _is_number(value) or (is_whole and not isinstance(value, int)):
+        return False
+    low, high = map(float, interval[1:-1].split(","))
+    is_above = value >= low if interval[0] == "[" else value > low
+    return is_above and (value <= high if interval[-1] == "]" else value < high)
+
+
+def _is_list(key: str, value: Any) -> bool:
+    """Whether `value` is a list as LISTS wants it for `key`."""
+    length, interval = LISTS[key]
+    if key in _LIST_OR_NUMBER and _is_number(value):
+        value = [value]
+    if not isinstance(value, SEQUENCES):
+        return False
+    is_nested = key in _LIST_FOR_EACH_LEVEL and value and all(isinstance(row, SEQUENCES) for row in value)
+    is_whole = _matches(key, _WHOLE_NUMBERS)
+    return all(
+        (len(row) == length if length else len(row) > 0)
+        and all(_is_within(item, interval, is_whole=is_whole) for item in row)
+        for row in (value if is_nested else [value])
+    )
+
+
+def _floats(value: Any) -> list[float]:
+    """Every float in `value`, a scalar or nested lists."""
+    if isinstance(value, SEQUENCES):
+        return [number for item in value for number in _floats(item)]
+    return [value] if isinstance(value, float) else []
 
 
 def _plain(value: Any) -> Any:

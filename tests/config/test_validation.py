@@ -6,7 +6,10 @@ import pytest
 import panomask
 from panomask.config import check_supported, get_cfg, obeys, validation
 from panomask.config.node import flatten
+from panomask.data import image_io
 from panomask.errors import InputError
+from panomask.layers import batch_norm
+from panomask.modeling import poolers
 
 
 def cfg_with(*overrides):
@@ -87,8 +90,7 @@ def test_a_key_said_to_be_its_default_is_fine():
 def test_choices(key):
     allowed = validation.CHOICES[key]
     for value in allowed:
-        cfg = cfg_with(key, value)
-        check_supported(cfg)
+        check_supported(cfg_with(key, value, "INPUT.MIN_SIZE_TRAIN", "640,800"))
     cfg = cfg_with(key, 7 if isinstance(allowed[0], int) else "foo")
     message = error_of(cfg)
     assert message.startswith(f"{key} is ")
@@ -99,13 +101,160 @@ def test_choices(key):
 def test_ranges(key):
     low = validation.AT_LEAST[key]
     check_supported(cfg_with(key, low))
-    assert f"at least {low}" in error_of(cfg_with(key, low - 1))
-    assert f"at least {low}" in error_of(cfg_with(key, None))
+    assert f"number of at least {low}" in error_of(cfg_with(key, low - 1))
+
+
+@pytest.mark.parametrize("key", sorted(validation.INTERVALS))
+def test_intervals(key):
+    interval = validation.INTERVALS[key]
+    default = dict(flatten(get_cfg()))[key]
+    for bound, bracket in zip(interval[1:-1].split(", "), (interval[0], interval[-1]), strict=True):
+        cfg = cfg_with(key, type(default)(float(bound)))
+        if bracket in "[]":
+            check_supported(cfg)
+        else:
+            error_of(cfg)
+    message = error_of(cfg_with(key, -5))
+    assert message.startswith(f"{key} is -5")
+    assert message.endswith(f"number in {interval}")
+
+
+@pytest.mark.parametrize("key", [key for key, default in flatten(get_cfg()) if default is not None])
+def test_none_is_for_keys_whose_default_it_is(key):
+    cfg = get_cfg()
+    *groups, name = key.split(".")
+    node = cfg
+    for group in groups:
+        node = node[group]
+    node[name] = None
+    assert error_of(cfg).startswith(f"{key} is None")
+
+
+def test_a_default_of_none_can_be_restored():
+    cfg = cfg_with("SOLVER.WEIGHT_DECAY_BIAS", "0.1")
+    cfg.merge_from_list(["SOLVER.WEIGHT_DECAY_BIAS", "None"])
+    check_supported(cfg)
+
+
+BAD_VALUES = [
+    ("INPUT.CROP.SIZE", "0.9"),
+    ("INPUT.CROP.SIZE", "0.9,-0.9"),
+    ("INPUT.FORMAT", ""),
+    ("INPUT.FORMAT", "RGBA"),
+    ("INPUT.MIN_SIZE_TRAIN", "()"),
+    ("INPUT.MIN_SIZE_TRAIN", "-640"),
+    ("INPUT.MIN_SIZE_TRAIN", "((640, 800),)"),
+    ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.0, 1.0]]"),
+    ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8], 16]"),
+    ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8], []]"),
+    ("MODEL.ANCHOR_GENERATOR.SIZES", "[[[8]]]"),
+    ("MODEL.FPN.IN_FEATURES", "[2, 3]"),
+    ("MODEL.FPN.NORM", "bn"),
+    ("MODEL.PIXEL_MEAN", "[]"),
+    ("MODEL.PIXEL_STD", "1.0,0.0,1.0"),
+    ("MODEL.RESNETS.OUT_FEATURES", "[['res2']]"),
+    ("MODEL.RESNETS.RES5_DILATION", "3"),
+    ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "1,1,1"),
+    ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
+    ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "-inf"),
+    ("MODEL.RPN.BBOX_REG_WEIGHTS", "1,1,1,0"),
+    ("MODEL.RPN.CONV_DIMS", "[1.5]"),
+    ("MODEL.RPN.CONV_DIMS", "[]"),
+    ("MODEL.RPN.IOU_LABELS", "[0, 2, 1]"),
+    ("MODEL.RPN.IOU_LABELS", "[0, 0.5, 1]"),
+    ("MODEL.RPN.IOU_THRESHOLDS", "0.3,1.7"),
+    ("MODEL.RPN.IOU_THRESHOLDS", "0.7,0.3"),
+    ("MODEL.RPN.LOSS_WEIGHT", "inf"),
+    ("OUTPUT_DIR", ""),
+    ("OUTPUT_DIR", " "),
+    ("SOLVER.ADAMW_BETAS", "0.9"),
+    ("SOLVER.ADAMW_BETAS", "0.9,1.0"),
+    ("SOLVER.STEPS", "((1, 2),)"),
+    ("SOLVER.WEIGHT_DECAY_BIAS", "x"),
+    ("SOLVER.WEIGHT_DECAY_BIAS", "True"),
+    ("TEST.EXPECTED_RESULTS", "[1, 2, 3]"),
+    ("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 38.5]]"),
+    ("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', '38.5', 0.1]]"),
+    ("DATASETS.TRAIN", "[1, 2, 3]"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD_VALUES)
+def test_value_that_no_run_can_use(key, value):
+    assert error_of(cfg_with(key, value)).startswith(f"{key} is ")
+
+
+@pytest.mark.parametrize("key", [key for key, default in flatten(get_cfg()) if isinstance(default, float)])
+def test_not_a_number(key):
+    assert error_of(cfg_with(key, float("nan"))).startswith(f"{key} is nan")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "640"),
+        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE", "384,600"),
+        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "0.9,0.9"),
+        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute_range", "INPUT.CROP.SIZE", "600,384"),
+        ("MODEL.PIXEL_MEAN", "103.5", "MODEL.PIXEL_STD", "1,1"),
+        ("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"),
+        ("MODEL.RPN.IOU_THRESHOLDS", "0.3,0.7", "MODEL.RPN.IOU_LABELS", "0,1"),
+        ("MODEL.ROI_HEADS.IOU_THRESHOLDS", "0.3,0.7", "MODEL.ROI_HEADS.IOU_LABELS", "0,1"),
+        ("SOLVER.RESCALE_INTERVAL", "True", "SOLVER.WARMUP_ITERS", "1000", "SOLVER.MAX_ITER", "1000"),
+        ("SOLVER.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0"),
+    ],
+)
+def test_values_that_do_not_fit_together(overrides):
+    message = error_of(cfg_with(*overrides))
+    assert all(key in message for key in overrides[-4::2])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "640,800"),
+        ("INPUT.MIN_SIZE_TRAIN", "0"),  # as they are
+        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "384,600"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[8, 16]", "MODEL.RPN.CONV_DIMS", "-1,256"),
+        ("MODEL.PIXEL_MEAN", "103.5", "MODEL.PIXEL_STD", "57.0"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0001", "TEST.DETECTIONS_PER_IMAGE", "-1"),
+        ("MODEL.RPN.IOU_THRESHOLDS", "0.5", "MODEL.RPN.IOU_LABELS", "0,1"),
+        ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", "inf", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "inf"),
+        ("SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0", "SOLVER.WARMUP_FACTOR", "1"),
+        ("SOLVER.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0", "SOLVER.OPTIMIZER", "ADAMW"),
+        ("SOLVER.WEIGHT_DECAY_BIAS", "0.0"),
+        ("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 38.5, 0.2], ['segm', 'AP', 35, 1]]"),
+    ],
+)
+def test_values_that_mean_something(overrides):
+    check_supported(cfg_with(*overrides))
+
+
+def test_values_that_code_assigns():
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN = 640
+    cfg.DATASETS.TRAIN = "coco_2017_train"
+    cfg.SOLVER.WARMUP_ITERS = 0.1 * cfg.SOLVER.MAX_ITER
+    cfg.MODEL.OF_MY_OWN = None
+    check_supported(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80.0
+    assert "takes a whole number of at least 1" in error_of(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    cfg.MODEL.BACKBONE.NAME = 50
+    assert "takes a str like 'build_resnet_backbone'" in error_of(cfg)
+
+
+def test_choices_are_those_of_the_layers():
+    assert set(validation.CHOICES["MODEL.RESNETS.NORM"]) == {"", *batch_norm._NORMS}
+    assert set(validation.CHOICES["MODEL.ROI_BOX_HEAD.POOLER_TYPE"]) == set(poolers._POOLERS)
+    assert validation.CHOICES["INPUT.FORMAT"] == image_io._EIGHT_BIT_FORMATS
 
 
 def test_tables_name_existing_keys():
     keys = [key for key, _ in flatten(get_cfg())]
-    assert {*validation.CHOICES, *validation.AT_LEAST} <= set(keys)
+    tables = (validation.CHOICES, validation.AT_LEAST, validation.INTERVALS, validation.LISTS)
+    related = [key for relation in validation.RELATIONS for key in relation.keys]
+    assert {*related, *validation.SPECIAL, *(key for table in tables for key in table)} <= set(keys)
     for pattern in validation.NOT_OBEYED:
         assert any(validation._matches(key, [pattern]) for key in keys), pattern
 
