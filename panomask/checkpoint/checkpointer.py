@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from iopath.common.file_io import PathManager as _PathManager
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from panomask import distributed
+from panomask.addresses import MATCH_BY_SUFFIX, PathManager, local_path
 from panomask.atomic_file import write_atomically
-from panomask.checkpoint.files import read_checkpoint, to_plain
+from panomask.checkpoint.files import as_tensors, read_checkpoint, to_plain
+from panomask.checkpoint.foreign import fit_names
 from panomask.checkpoint.matching import (
     IncompatibleKeys,
     describe_class_counts,
@@ -22,9 +23,6 @@ from panomask.checkpoint.matching import (
     require_match,
 )
 from panomask.errors import InputError
-
-PathManager = _PathManager()
-"""Opens what has a path. Research code registers handlers for other storage here."""
 
 MATCH_MODES = ("overlap", "parameters", "exact")
 
@@ -104,7 +102,8 @@ class Checkpointer:
         """Fill the model, and the checkpointables that the file has, from a file.
 
         Args:
-            path: a `.pth` file; "" loads nothing.
+            path: a file (`.pth`, `.pkl`, `.safetensors`) or address (`https://`, `detectron2://`), of
+                Detectron2, Detectron1, Caffe2, torchvision or ours; "" loads nothing.
             checkpointables: names of the checkpointables to load; all by default.
             match: "overlap" loads what fits and keeps the rest as initialised (fine-tuning, say with another
                 number of classes), with a table of what was left; "parameters" demands every parameter
@@ -119,10 +118,15 @@ class Checkpointer:
         if match not in MATCH_MODES:
             raise ValueError(f"match is {match!r}; allowed: {', '.join(MATCH_MODES)}")
         if not path:
-            self.logger.info("No weights are given: the model starts from random ones")
+            self.logger.info("No checkpoint is given: the model keeps the weights it was built with")
             return {}
-        path = self._local_path(path)
+        by_suffix = path.endswith(MATCH_BY_SUFFIX)
+        path = local_path(path)
         checkpoint = self._load_file(path)
+        by_suffix |= bool(checkpoint.pop("matching_heuristics", False))
+        checkpoint["model"] = as_tensors(path, checkpoint["model"])
+        own = self.model.state_dict(keep_vars=True)
+        checkpoint["model"], notes = fit_names(path, checkpoint["model"], own, by_suffix=by_suffix)
         refuse_other_model(path, self.model, checkpoint["model"])
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)
         if match == "exact" and (absent := [key for key in wanted if key not in checkpoint]):
@@ -133,7 +137,7 @@ class Checkpointer:
         if match != "overlap":
             keys = match_state_dict(self.model, checkpoint["model"])
             require_match(path, self.model, keys, exact=match == "exact")
-        self.logger.info(f"Weights are loaded from {path}")
+        self.logger.info("; ".join([f"Weights are loaded from {path}", *notes]))
         self._log_incompatible_keys(self._load_model(checkpoint))
         self._load_checkpointables(path, checkpoint, wanted)
         return checkpoint
@@ -156,17 +160,8 @@ class Checkpointer:
                     "resume with the config of that run"
                 ) from error
 
-    def _local_path(self, path: str) -> str:
-        scheme, separator, _ = path.partition("://")
-        if separator:
-            raise InputError(
-                f"{path}: weights at {scheme}:// addresses cannot be fetched by this version; download the "
-                'file and set MODEL.WEIGHTS to its path, or MODEL.WEIGHTS "" for a random start'
-            )
-        return self.path_manager.get_local_path(path)
-
     def _load_file(self, filename: str) -> dict[str, Any]:
-        """Read a local file into `{"model": state dict, ...}`. Subclasses add formats here."""
+        """Read a local file into `{"model": state dict, ...}`. Subclasses add formats; arrays will do."""
         return read_checkpoint(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> IncompatibleKeys:
@@ -179,13 +174,18 @@ class Checkpointer:
         return keys
 
     def _log_incompatible_keys(self, incompatible: IncompatibleKeys | None) -> None:
-        """Warn with a table of what was left out, if anything was."""
-        if incompatible is None or not any(incompatible):
+        """Tell in one table what was loaded; as a warning if anything was left out."""
+        if incompatible is None:
             return
         num_left = len(incompatible.missing_keys) + len(incompatible.incorrect_shapes)
         table = describe_match(len(self.model.state_dict()) - num_left, incompatible)
         counts = describe_class_counts(incompatible)
-        self.logger.warning(f"The checkpoint and the model differ{counts and ': ' + counts}:\n{table}")
+        if not any(incompatible):
+            self.logger.info(f"The checkpoint fits the model:\n{table}")
+            return
+        if counts:
+            counts = f": {counts}, so that the layers of another shape start as initialised"
+        self.logger.warning(f"The checkpoint and the model differ{counts}:\n{table}")
 
     def has_checkpoint(self) -> bool:
         """Whether `save_dir` names a last checkpoint."""

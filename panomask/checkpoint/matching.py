@@ -1,6 +1,8 @@
 """Fit a state dict to a model: what can be loaded, what is missing, unexpected or of another shape."""
 
+import re
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,10 @@ _FOREIGN_SHARE = 0.05
 """Above this share of known names with tensors of another kind, a file belongs to another architecture."""
 
 
+_OTHER_DEPTH_SHARE = 0.2
+"""Above this share of weights that only the file or only the model has in a sequence that both have."""
+
+
 class IncompatibleKeys(NamedTuple):
     """What did not fit; `incorrect_shapes` holds (key, shape in the file, shape in the model)."""
 
@@ -26,7 +32,9 @@ class IncompatibleKeys(NamedTuple):
 def match_state_dict(model: nn.Module, state: dict[str, torch.Tensor]) -> IncompatibleKeys:
     """Compare names and shapes; nothing is loaded.
 
-    Weights that the model holds under two names (shared) are missing only when both names are.
+    Weights that the model holds under two names (shared) are missing only when both names are. What norms
+    fill in themselves is not missing: the count of batches, and the statistics of a norm without parameters
+    whose file has folded them into its terms (Caffe2's).
     """
     own = model.state_dict(keep_vars=True)
     wrong = [
@@ -35,8 +43,21 @@ def match_state_dict(model: nn.Module, state: dict[str, torch.Tensor]) -> Incomp
         if key in own and not _is_lazy(own[key]) and value.shape != own[key].shape
     ]
     given = {id(own[key]) for key in state if key in own}
-    missing = [key for key, value in own.items() if key not in state and id(value) not in given]
+    missing = [
+        key
+        for key, value in own.items()
+        if key not in state and id(value) not in given and not _is_filled_in(key, own, state)
+    ]
     return IncompatibleKeys(missing, [key for key in state if key not in own], wrong)
+
+
+def _is_filled_in(key: str, own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> bool:
+    prefix, _, name = key.rpartition(".")
+    if name == "num_batches_tracked":
+        return f"{prefix}.running_mean" in state
+    is_norm = name in ("running_mean", "running_var") and f"{prefix}.weight" in own
+    is_fixed = is_norm and not isinstance(own[f"{prefix}.weight"], nn.Parameter)
+    return is_fixed and f"{prefix}.weight" in state
 
 
 def _is_lazy(value: object) -> bool:
@@ -48,7 +69,8 @@ def refuse_other_model(path: str, model: nn.Module, state: dict[str, torch.Tenso
 
     A different class count changes only the first dimension of a few tensors, and a new input channel or RoI
     size one tensor: those are re-initialised by the caller. A file with no name in common, with fewer fitting
-    than unfitting tensors, or with more than 5 % of the known names of another kind is refused.
+    than unfitting tensors, with more than 5 % of the known names of another kind, or of another depth is
+    refused.
     """
     keys = match_state_dict(model, state)
     num_known = len(state) - len(keys.unexpected_keys)
@@ -70,8 +92,30 @@ def refuse_other_model(path: str, model: nn.Module, state: dict[str, torch.Tenso
             f"({key}: {shape_file} in the file, {shape_model} in the model)"
         )
     else:
-        return
+        found = _other_depth(state, model.state_dict())
+        if not found:
+            return
     raise InputError(f"{path}: a checkpoint of another model: {found}; use the config it was trained with")
+
+
+def _other_depth(state: Collection[str], own: Collection[str]) -> str:
+    """How sequences of blocks differ in length, if a fifth of all weights hang on it; "" otherwise.
+
+    Such a file fits by names and shapes alone: the blocks of a ResNet-101 begin as those of a ResNet-50 do.
+    """
+    blocks: tuple[dict[str, set[str]], ...] = (defaultdict(set), defaultdict(set))
+    for keys, indices in zip((state, own), blocks, strict=True):
+        for key in keys:
+            for match in re.finditer(r"\.(\d+)\.", key):
+                indices[key[: match.start()]].add(match[1])
+    longest = {name: len(blocks[0][name]) - len(blocks[1][name]) for name in blocks[0].keys() & blocks[1]}
+    other = [name for name, difference in longest.items() if difference]
+    beginnings = tuple(f"{name}." for name in other)
+    alone = sum(key.startswith(beginnings) for key in set(state) ^ set(own)) if other else 0
+    if alone <= _OTHER_DEPTH_SHARE * max(len(state), len(own)):
+        return ""
+    name = max(other, key=lambda name: abs(longest[name]))
+    return f"{name} has {len(blocks[0][name])} blocks in the file, {len(blocks[1][name])} in the model"
 
 
 def require_match(path: str, model: nn.Module, keys: IncompatibleKeys, *, exact: bool) -> None:

@@ -1,6 +1,7 @@
 import logging
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -220,9 +221,16 @@ def test_last_checkpoint_that_names_nothing(tmp_path, content, words):
     assert "into it, such as model.pth, or remove it" in str(caught.value)
 
 
-def test_addresses_are_refused_with_a_remedy():
-    with pytest.raises(InputError, match="download the file"):
-        Checkpointer(Detector()).load("https://example.org/model.pth")
+def test_an_address_is_a_file_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PANOMASK_CACHE", str(tmp_path))
+    model = Detector()
+    folder = tmp_path / "dl.fbaipublicfiles.com" / "detectron2"
+    saved(folder, model)
+    other = Detector()
+    Checkpointer(other).load("detectron2://model.pth")
+    assert same(model, other)
+    with pytest.raises(InputError, match="give a path or an address"):
+        Checkpointer(Detector()).load("s3://bucket/model.pth")
 
 
 def test_broken_weights_are_never_written(tmp_path):
@@ -269,3 +277,15 @@ def test_periodic_checkpointer_keeps_the_newest_also_of_an_earlier_process(tmp_p
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     with pytest.raises(ValueError, match="at least one"):
         PeriodicCheckpointer(Checkpointer(Detector()), 2, max_to_keep=0)
+
+
+def test_research_code_reads_formats_of_its_own(tmp_path):
+    class Arrays(Checkpointer):
+        def _load_file(self, filename):
+            return {"model": dict(np.load(filename)), "matching_heuristics": True}
+
+    model = Detector()
+    np.savez(tmp_path / "a.npz", **{key: value.numpy() for key, value in model.state_dict().items()})
+    other = Detector()
+    Arrays(other).load(str(tmp_path / "a.npz"))
+    assert same(model, other)

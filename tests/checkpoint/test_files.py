@@ -1,11 +1,13 @@
+import pickle
 import re
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 
-from panomask.checkpoint.files import read_checkpoint, to_plain
+from panomask.checkpoint.files import read_checkpoint, to_plain, write_weights
 from panomask.errors import InputError
 
 
@@ -97,7 +99,7 @@ def test_not_a_checkpoint(tmp_path):
     fails(text, "not a readable checkpoint")
     fails(tmp_path / "zoo.pkl", "no such file")
     (tmp_path / "zoo.pkl").write_bytes(b"\x80\x04N.")
-    fails(tmp_path / "zoo.pkl", r"\.pkl")
+    fails(tmp_path / "zoo.pkl", "holds a NoneType, not a checkpoint")
     fails(save(tmp_path / "list.pth", [torch.ones(1)]), "holds a list")
     fails(save(tmp_path / "empty.pth", {}), "not a checkpoint")
     fails(save(tmp_path / "empty_model.pth", {"model": {}}), "state dict is empty")
@@ -138,3 +140,98 @@ def test_plain_values_survive_a_round_trip(tmp_path):
 def test_values_that_could_not_be_read_back_are_refused_when_written():
     with pytest.raises(TypeError, match=r"checkpoint\['hooks'\]\[1\] is a Malicious"):
         to_plain({"hooks": [1, Malicious()]})
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize(
+    "wrap", [lambda sd: {"model": sd, "__author__": "x"}, lambda sd: sd, lambda sd: {"blobs": sd}]
+)
+def test_pickles_of_arrays(tmp_path, wrap, protocol):
+    state = {"w": np.arange(6.0).reshape(2, 3), "big": np.arange(3, dtype=">f4"), "step": np.float32(2)}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(wrap(state), protocol))
+    model = read_checkpoint(str(tmp_path / "a.pkl"))["model"]
+    assert {key: value.tolist() for key, value in model.items()} == {
+        "w": [[0, 1, 2], [3, 4, 5]],
+        "big": [0, 1, 2],
+        "step": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"model": {"w": Malicious()}}, r"holds \w+\.print, which is not read since it could run code"),
+        ({"model": {"w": torch.ones(1)}}, r"holds torch\._utils\._rebuild_tensor_v2, which is not read"),
+        ({"w": np.array([1, float("nan")])}, "weight 'w' holds NaN"),
+        ({"w": np.array(["text"])}, "'w' is a ndarray, not a tensor"),
+        ([np.ones(1)], "holds a list, not a checkpoint"),
+    ],
+)
+def test_pickles_of_other_things(tmp_path, capsys, content, words):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    fails(tmp_path / "a.pkl", words)
+    assert capsys.readouterr().out == ""
+
+
+def test_safetensors_round_trip(tmp_path):
+    shared = torch.arange(6.0).reshape(2, 3)
+    path = str(tmp_path / "folder" / "a.safetensors")
+    write_weights(path, {"model": {"w": shared.T, "same": shared}, "thing_classes": ["a", "é"]})
+    checkpoint = read_checkpoint(path)
+    assert torch.equal(checkpoint["model"]["w"], shared.T)
+    assert checkpoint["thing_classes"] == ["a", "é"]
+    data = open(path, "rb").read()
+    for length in (0, 1, 8, 50, len(data) - 1):
+        open(path, "wb").write(data[:length])
+        fails(path, "empty" if length == 0 else rf"safetensors file .*{length} bytes\)")
+    open(path, "wb").write(b"\xff" * 7 + b"\x00" + data[8:])
+    fails(path, "not a readable safetensors file")
+
+
+def test_files_to_write_end_as_what_they_are(tmp_path):
+    state = {"model": {"w": torch.ones(1)}, "epoch": 3}
+    write_weights(str(tmp_path / "a.pth"), state)
+    assert read_checkpoint(str(tmp_path / "a.pth"))["epoch"] == 3
+    with pytest.raises(InputError, match=r"a\.bin: weights are written as \.pth or \.safetensors"):
+        write_weights(str(tmp_path / "a.bin"), state)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_weights(str(tmp_path / "file" / "a.pth"), state)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path):
+    path = tmp_path / "bomb.pth"
+    torch.save({"model": {"w": torch.zeros(1_000_000)}}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in source.infolist():
+            bomb.writestr(entry.filename, source.read(entry))
+    fails(path, rf"compressed file that would unpack to 4\d{{6}} bytes from {path.stat().st_size}")
+
+
+def test_a_weight_that_claims_more_than_the_file_holds(tmp_path):
+    path = save(tmp_path / "a.pth", {"w": torch.zeros(1).expand(10**12)})
+    fails(path, r"'w' claims the shape \(1000000000000,\), more than the \d+ bytes of the file")
+    fails(save(tmp_path / "b.pth", {"w": torch.eye(2).to_sparse()}), "'w' is not a dense tensor")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_call_that_claims_memory_is_not_made(tmp_path, is_zip):
+    class Claim:
+        def __reduce__(self):
+            return bytearray, (10**11,)
+
+    path = tmp_path / "a.pth"
+    content = {"model": {"w": torch.ones(1)}, "x": Claim()}
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    fails(path, r"holds \w+\.bytearray, which is not read since it could claim any amount of memory")
+
+
+@pytest.mark.parametrize("wrapper", ["model_state", "state_dict"])
+def test_state_dicts_under_other_names(tmp_path, wrapper):
+    path = save(tmp_path / "a.pyth", {wrapper: {"w": torch.ones(1)}, "epoch": 3})
+    checkpoint = read_checkpoint(path)
+    assert list(checkpoint["model"]) == ["w"]
+    assert checkpoint["epoch"] == 3

@@ -1,0 +1,100 @@
+"""Recognise by their names which program wrote the weights, and translate them to our names and layout."""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+
+import torch
+
+from panomask.checkpoint import torchvision_names
+from panomask.checkpoint.alignment import match_by_suffix
+from panomask.checkpoint.caffe2_names import convert_c2_detectron_names, is_caffe2
+from panomask.errors import InputError
+
+State = Mapping[str, torch.Tensor]
+
+_CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
+
+_NO_WEIGHTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.cell_anchors.")
+"""What Detectron2's older files hold besides weights; here the config says it."""
+
+
+def translate(state: State, num_classes: int | None = None) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Caffe2's, Detectron1's and torchvision's names and layout in ours; others stay as they are.
+
+    Args:
+        state: weights as read.
+        num_classes: of the model to be filled, if known.
+
+    Returns:
+        (weights, sentences on what was done and what the config must say)
+    """
+    if is_caffe2(list(state)):
+        weights = {key: value for key, value in state.items() if not key.endswith("_momentum")}
+        renamed, _ = convert_c2_detectron_names(weights)
+        return renamed, ["names of Caffe2 became ours"]
+    if torchvision_names.is_detector(state):
+        return torchvision_names.convert_detector(state, num_classes)
+    if torchvision_names.is_resnet(state):
+        return torchvision_names.convert_resnet(state)
+    return dict(state), []
+
+
+def fit_names(
+    path: str, state: State, model_state: State, *, by_suffix: bool = False
+) -> tuple[OrderedDict[str, torch.Tensor], list[str]]:
+    """Weights of any program under the names of a model.
+
+    Args:
+        path: the file's name, for messages.
+        state: weights as read.
+        model_state: the state dict of the model.
+        by_suffix: let names of the file match endings of the model's names also where some match whole.
+            Translated names, and a file of which no name is known, are matched so in any case.
+
+    Returns:
+        (weights, of which those without a place keep their names; sentences on what was done)
+    """
+    num_known = sum(key in model_state for key in state)
+    if 2 * num_known >= len(state):  # also what happens to be a torchvision model in somebody's own
+        weights, notes = dict(state), []
+    else:
+        classifier = model_state.get(_CLASSIFIER)
+        weights, notes = translate(state, None if classifier is None else classifier.shape[0] - 1)
+    weights = {
+        key: value for key, value in weights.items() if key in model_state or not key.startswith(_NO_WEIGHTS)
+    }
+    is_translated = bool(notes)
+    if not by_suffix and not is_translated and not model_state.keys().isdisjoint(weights):
+        return _without_counts(weights, model_state), notes
+    try:
+        names = match_by_suffix(model_state, weights)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    prefixes = {own.removesuffix(key) for key, own in names.items() if own != key}
+    if prefixes:
+        notes = [*notes, f"names were completed by {', '.join(sorted(prefixes)[:4])}"]
+    fronts = _fronts(names)
+    renamed = {names.get(key, fronts.get(key.split(".")[0], "") + key): weights[key] for key in weights}
+    return _without_counts(renamed, model_state), notes
+
+
+def _without_counts(weights: State, model_state: State) -> OrderedDict[str, torch.Tensor]:
+    """Leave out how many batches a norm had seen where the model's norm, being frozen, does not keep it."""
+    return OrderedDict(
+        (key, value)
+        for key, value in weights.items()
+        if not key.endswith(".num_batches_tracked")
+        or key in model_state
+        or key.replace("num_batches_tracked", "running_mean") not in model_state
+    )
+
+
+def _fronts(names: Mapping[str, str]) -> dict[str, str]:
+    """First part of a name in the file -> what all matched names with that first part got in front.
+
+    A block that the model lacks is then named beside those that it has: `backbone.bottom_up.res4.22`.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for key, own in names.items():
+        found[key.split(".")[0]].add(own.removesuffix(key))
+    return {first: fronts.pop() for first, fronts in found.items() if len(fronts) == 1}
