@@ -13,6 +13,7 @@ from panomask.layers.batch_norm import (
     get_norm,
 )
 from panomask.layers.blocks import CNNBlockBase, conv3x3_relu
+from panomask.layers.deform_conv import DeformConv, ModulatedDeformConv
 from panomask.layers.device import resolve_device
 from panomask.layers.initialization import msra_fill, xavier_fill
 from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
@@ -36,9 +37,11 @@ __all__ = [
     "CNNBlockBase",
     "Conv2d",
     "ConvTranspose2d",
+    "DeformConv",
     "FrozenBatchNorm2d",
     "LayerNorm",
     "Linear",
+    "ModulatedDeformConv",
     "NaiveSyncBatchNorm",
     "ROIAlign",
     "ROIPool",

@@ -19,7 +19,8 @@ GROUP_NORM_GROUPS = 32
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics and terms: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
-    All four vectors are buffers: nothing here is trained or updated. A fresh layer is the identity.
+    All four vectors are buffers: nothing here is trained or updated. A fresh layer is the identity. A layer
+    made from a trainable norm keeps that norm's `num_batches_tracked`, as Detectron2's state dicts do.
     """
 
     _version = 3
@@ -28,6 +29,7 @@ class FrozenBatchNorm2d(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor | None
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -37,6 +39,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features) - eps)
+        self.register_buffer("num_batches_tracked", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), same dtype."""
@@ -53,8 +56,14 @@ class FrozenBatchNorm2d(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
     ) -> None:
-        """Also read nn.BatchNorm2d entries, and old files with statistics folded into weight and bias."""
-        state_dict.pop(prefix + "num_batches_tracked", None)
+        """Also read nn.BatchNorm2d entries, and old files with statistics folded into weight and bias.
+
+        `num_batches_tracked` may be in the file or here or in both: nothing is computed from it.
+        """
+        if self.num_batches_tracked is None:
+            state_dict.pop(prefix + "num_batches_tracked", None)
+        else:
+            state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
         version = local_metadata.get("version")
         if version is None or version < 2:
             state_dict.setdefault(prefix + "running_mean", torch.zeros_like(self.running_mean))
@@ -90,6 +99,9 @@ def _replace_modules(
     new = new_type(module.num_features, eps=module.eps)
     assert isinstance(module.running_mean, Tensor)
     new.to(module.running_mean)
+    if module.num_batches_tracked is not None:
+        assert isinstance(module.num_batches_tracked, Tensor)
+        new.num_batches_tracked = module.num_batches_tracked.clone()
     own = new.state_dict()
     with torch.no_grad():
         for key, value in module.state_dict().items():

@@ -86,6 +86,20 @@ def test_convert_to_frozen_and_back():
     torch.testing.assert_close(model(x), expected)
 
 
+def test_a_converted_norm_keeps_the_keys_of_its_state_dict():
+    """Checkpoints of models trained with SyncBN hold num_batches_tracked of their frozen stages too."""
+    trained = _filled(nn.BatchNorm2d(2))
+    trained.num_batches_tracked.fill_(7)
+    frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(trained)
+    assert list(frozen.state_dict()) == list(trained.state_dict())
+    assert frozen.num_batches_tracked == 7
+    without = FrozenBatchNorm2d(2).state_dict()
+    frozen.load_state_dict(without)  # a file without the entry fits as well
+    assert frozen.num_batches_tracked == 7
+    back = FrozenBatchNorm2d.convert_frozenbatchnorm2d_to_batchnorm2d(frozen)
+    assert back.num_batches_tracked == 7
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(2, affine=False), nn.SyncBatchNorm(2)])
 def test_convert_a_norm_itself(norm):
     frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(norm)

@@ -1,11 +1,19 @@
 """Backbones: images to feature maps."""
 
-from panomask.modeling.backbone.backbone import Backbone, build_backbone
-from panomask.modeling.backbone.fpn import FPN, LastLevelMaxPool, build_resnet_fpn_backbone
+from panomask.modeling.backbone.backbone import Backbone
+from panomask.modeling.backbone.build import build_backbone
+from panomask.modeling.backbone.fpn import (
+    FPN,
+    LastLevelMaxPool,
+    build_regnet_fpn_backbone,
+    build_resnet_fpn_backbone,
+)
+from panomask.modeling.backbone.regnet import RegNet, build_regnet_backbone
 from panomask.modeling.backbone.resnet import (
     BasicBlock,
     BasicStem,
     BottleneckBlock,
+    DeformBottleneckBlock,
     ResNet,
     ResNetBlockBase,
     build_resnet_backbone,
@@ -20,10 +28,14 @@ __all__ = [
     "BasicBlock",
     "BasicStem",
     "BottleneckBlock",
+    "DeformBottleneckBlock",
     "LastLevelMaxPool",
+    "RegNet",
     "ResNet",
     "ResNetBlockBase",
     "build_backbone",
+    "build_regnet_backbone",
+    "build_regnet_fpn_backbone",
     "build_resnet_backbone",
     "build_resnet_fpn_backbone",
     "make_stage",

@@ -1,4 +1,4 @@
-"""What every backbone promises, and the builder that looks one up by its name.
+"""What every backbone promises.
 
 Shapes: N images, Hi x Wi cells of a level, Ci its channels.
 """
@@ -8,9 +8,7 @@ from abc import ABCMeta, abstractmethod
 import torch
 from torch import nn
 
-from panomask.config import CfgNode
 from panomask.layers import ShapeSpec
-from panomask.registry import BACKBONE_REGISTRY
 
 
 class Backbone(nn.Module, metaclass=ABCMeta):
@@ -44,12 +42,3 @@ class Backbone(nn.Module, metaclass=ABCMeta):
             name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
             for name in self._out_features
         }
-
-
-def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:
-    """The backbone that MODEL.BACKBONE.NAME names, for images of as many channels as MODEL.PIXEL_MEAN has."""
-    if input_shape is None:
-        input_shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
-    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg, input_shape)
-    assert isinstance(backbone, Backbone), f"{cfg.MODEL.BACKBONE.NAME} returned no Backbone"
-    return backbone

@@ -15,6 +15,7 @@ from panomask.config import CfgNode
 from panomask.errors import InputError
 from panomask.layers import Conv2d, ShapeSpec, get_norm, xavier_fill
 from panomask.modeling.backbone.backbone import Backbone
+from panomask.modeling.backbone.regnet import build_regnet_backbone
 from panomask.modeling.backbone.resnet import build_resnet_backbone
 from panomask.registry import BACKBONE_REGISTRY
 
@@ -141,7 +142,7 @@ def _check_in_features(in_features: Sequence[str], shapes: dict[str, ShapeSpec])
     if not in_features or not set(in_features) <= set(shapes):
         raise InputError(
             f"MODEL.FPN.IN_FEATURES: {list(in_features)}: allowed are one or more of {list(shapes)}, the"
-            " features that the bottom-up backbone returns (MODEL.RESNETS.OUT_FEATURES)"
+            " features that the bottom-up backbone returns (OUT_FEATURES of MODEL.RESNETS or MODEL.REGNET)"
         )
 
 
@@ -153,14 +154,25 @@ def _assert_strides_are_log2_contiguous(strides: Sequence[int]) -> None:
         )
 
 
-@BACKBONE_REGISTRY.register()
-def build_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """ResNet with FPN and the max-pooled extra level (p6) of Faster and Mask R-CNN."""
+def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """MODEL.FPN above `bottom_up`, with the max-pooled extra level (p6) of Faster and Mask R-CNN."""
     return FPN(
-        bottom_up=build_resnet_backbone(cfg, input_shape),
+        bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
         top_block=LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet with FPN (`build_fpn`)."""
+    return build_fpn(cfg, build_resnet_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_regnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """RegNet with FPN (`build_fpn`)."""
+    return build_fpn(cfg, build_regnet_backbone(cfg, input_shape))

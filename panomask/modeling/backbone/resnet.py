@@ -7,16 +7,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from panomask.config import CfgNode
 from panomask.errors import InputError
-from panomask.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm, msra_fill
+from panomask.layers import CNNBlockBase, ShapeSpec
 from panomask.modeling.backbone.backbone import Backbone
+from panomask.modeling.backbone.resnet_blocks import (
+    BasicBlock,
+    BasicStem,
+    BottleneckBlock,
+    DeformBottleneckBlock,
+    ResNetBlockBase,
+)
 from panomask.registry import BACKBONE_REGISTRY
 
-ResNetBlockBase = CNNBlockBase
+__all__ = [
+    "BasicBlock",
+    "BasicStem",
+    "BottleneckBlock",
+    "DeformBottleneckBlock",
+    "ResNet",
+    "ResNetBlockBase",
+    "build_resnet_backbone",
+    "make_stage",
+]
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -26,94 +41,6 @@ BLOCKS_PER_STAGE = {
     152: (3, 8, 36, 3),
 }
 """Depth -> number of blocks in res2, res3, res4, res5 (arXiv:1512.03385, table 1)."""
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Any, **kwargs: Any) -> Conv2d:
-    """A bias-free convolution of odd size with "same" padding, followed by `norm`; MSRA initialisation."""
-    conv = Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        padding=kernel_size // 2 * kwargs.get("dilation", 1),
-        bias=False,
-        norm=get_norm(norm, out_channels),
-        **kwargs,
-    )
-    msra_fill(conv)
-    return conv
-
-
-class BasicBlock(CNNBlockBase):
-    """Two 3 x 3 convolutions and a shortcut: the block of ResNet-18 and ResNet-34."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, norm: Any = "BN"):
-        super().__init__(in_channels, out_channels, stride)
-        self.shortcut = None
-        if in_channels != out_channels:
-            self.shortcut = _conv(in_channels, out_channels, 1, norm, stride=stride)
-        self.conv1 = _conv(in_channels, out_channels, 3, norm, stride=stride)
-        self.conv2 = _conv(out_channels, out_channels, 3, norm)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
-        residual = self.conv2(F.relu_(self.conv1(x)))
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(residual + shortcut)
-
-
-class BottleneckBlock(CNNBlockBase):
-    """1 x 1, 3 x 3 and 1 x 1 convolution and a shortcut: the block of ResNet-50 and deeper.
-
-    `stride_in_1x1` puts the stride on the first convolution (the original weights from MSRA), else it is on
-    the 3 x 3 (torchvision, ResNeXt). `num_groups` and `dilation` belong to the 3 x 3.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        bottleneck_channels: int,
-        stride: int = 1,
-        num_groups: int = 1,
-        norm: Any = "BN",
-        stride_in_1x1: bool = False,
-        dilation: int = 1,
-    ):
-        super().__init__(in_channels, out_channels, stride)
-        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.shortcut = None
-        if in_channels != out_channels:
-            self.shortcut = _conv(in_channels, out_channels, 1, norm, stride=stride)
-        self.conv1 = _conv(in_channels, bottleneck_channels, 1, norm, stride=stride_1x1)
-        self.conv2 = _conv(
-            bottleneck_channels,
-            bottleneck_channels,
-            3,
-            norm,
-            stride=stride_3x3,
-            groups=num_groups,
-            dilation=dilation,
-        )
-        self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
-        residual = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(residual + shortcut)
-
-
-class BasicStem(CNNBlockBase):
-    """A 7 x 7 convolution of stride 2 and a 3 x 3 max pool of stride 2."""
-
-    def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: Any = "BN"):
-        super().__init__(in_channels, out_channels, 4)
-        self.conv1 = _conv(in_channels, out_channels, 7, norm, stride=2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H / 4, W / 4)."""
-        return F.max_pool2d(F.relu_(self.conv1(x)), kernel_size=3, stride=2, padding=1)
 
 
 class ResNet(Backbone):
@@ -270,39 +197,61 @@ def build_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """The ResNet of MODEL.RESNETS, frozen up to MODEL.BACKBONE.FREEZE_AT.
 
     Raises:
-        InputError: an unknown depth or feature, a dilation other than 1 or 2, or a setting that the basic
-            block of depth 18 and 34 does not have.
+        InputError: an unknown depth or feature, a dilation other than 1 or 2, a setting that the basic block
+            of depth 18 and 34 does not have, or groups that do not divide the channels.
     """
     res = cfg.MODEL.RESNETS
-    depth, dilation = res.DEPTH, res.RES5_DILATION
-    stage_sizes = blocks_per_stage(depth)
-    is_basic = depth < 50
-    if dilation not in (1, 2):
-        raise InputError(f"MODEL.RESNETS.RES5_DILATION: {dilation}: allowed are 1 and 2")
-    if is_basic and (dilation, res.NUM_GROUPS) != (1, 1):
-        raise InputError(
-            f"MODEL.RESNETS.DEPTH: {depth} has neither groups nor dilation; NUM_GROUPS and RES5_DILATION must"
-            f" be 1, not {res.NUM_GROUPS} and {dilation}"
-        )
-
+    stage_sizes = blocks_per_stage(res.DEPTH)
+    is_basic = res.DEPTH < 50
+    _check_resnet(res)
     stem = BasicStem(input_shape.channels or 3, res.STEM_OUT_CHANNELS, res.NORM)
     in_channels, out_channels = res.STEM_OUT_CHANNELS, res.RES2_OUT_CHANNELS
     bottleneck_channels = res.NUM_GROUPS * res.WIDTH_PER_GROUP
     stages = []
-    for number, num_blocks in enumerate(stage_sizes, start=2):
-        stage_dilation = dilation if number == 5 else 1
-        stride = 1 if number == 2 or stage_dilation == 2 else 2  # dilation takes the place of the stride
+    for number, (num_blocks, is_deformable) in enumerate(
+        zip(stage_sizes, res.DEFORM_ON_PER_STAGE, strict=True), start=2
+    ):
+        dilation = res.RES5_DILATION if number == 5 else 1
+        stride = 1 if number == 2 or dilation == 2 else 2  # dilation takes the place of the stride
         arguments: dict[str, Any] = {"stride_per_block": [stride] + [1] * (num_blocks - 1), "norm": res.NORM}
+        block_class: type[CNNBlockBase] = BasicBlock
         if not is_basic:
+            block_class = BottleneckBlock
             arguments.update(
                 bottleneck_channels=bottleneck_channels,
                 num_groups=res.NUM_GROUPS,
                 stride_in_1x1=res.STRIDE_IN_1X1,
-                dilation=stage_dilation,
+                dilation=dilation,
             )
-        block_class = BasicBlock if is_basic else BottleneckBlock
+        if is_deformable:
+            block_class = DeformBottleneckBlock
+            arguments.update(deform_modulated=res.DEFORM_MODULATED, deform_num_groups=res.DEFORM_NUM_GROUPS)
         channels = {"in_channels": in_channels, "out_channels": out_channels}
         stages.append(make_stage(block_class, num_blocks, **channels, **arguments))
         in_channels, out_channels = out_channels, 2 * out_channels
         bottleneck_channels *= 2
     return ResNet(stem, stages, out_features=res.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def _check_resnet(res: CfgNode) -> None:
+    """InputError for settings of MODEL.RESNETS that no block has, or that do not fit one another."""
+    if res.RES5_DILATION not in (1, 2):
+        raise InputError(f"MODEL.RESNETS.RES5_DILATION: {res.RES5_DILATION}: allowed are 1 and 2")
+    deformable = list(res.DEFORM_ON_PER_STAGE)
+    if len(deformable) != 4:
+        raise InputError(
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE: {deformable}: one entry is needed for each of res2, res3,"
+            " res4 and res5"
+        )
+    if res.DEPTH < 50 and (res.RES5_DILATION, res.NUM_GROUPS, any(deformable)) != (1, 1, False):
+        raise InputError(
+            f"MODEL.RESNETS.DEPTH: {res.DEPTH} has neither groups nor dilation nor deformable convolution;"
+            f" NUM_GROUPS and RES5_DILATION must be 1 and DEFORM_ON_PER_STAGE all False, not"
+            f" {res.NUM_GROUPS}, {res.RES5_DILATION} and {deformable}"
+        )
+    width = res.NUM_GROUPS * res.WIDTH_PER_GROUP
+    if any(deformable) and width % res.DEFORM_NUM_GROUPS:
+        raise InputError(
+            f"MODEL.RESNETS.DEFORM_NUM_GROUPS: {res.DEFORM_NUM_GROUPS} does not divide the {width} channels"
+            " of a block's 3 x 3 convolution (NUM_GROUPS * WIDTH_PER_GROUP)"
+        )

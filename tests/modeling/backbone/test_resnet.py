@@ -7,7 +7,13 @@ from torch import nn
 from panomask.errors import InputError
 from panomask.layers import FrozenBatchNorm2d, ShapeSpec
 from panomask.modeling import ResNet, make_stage
-from panomask.modeling.backbone import BasicBlock, BasicStem, BottleneckBlock, build_resnet_backbone
+from panomask.modeling.backbone import (
+    BasicBlock,
+    BasicStem,
+    BottleneckBlock,
+    DeformBottleneckBlock,
+    build_resnet_backbone,
+)
 
 RES = "MODEL.RESNETS."
 ALL = (RES + "OUT_FEATURES", ["stem", "res2", "res3", "res4", "res5"])
@@ -79,6 +85,49 @@ def test_freezing(tiny_cfg, freeze_at):
         assert any(isinstance(module, nn.BatchNorm2d) for module in part.modules()) != is_frozen
 
 
+@pytest.mark.parametrize("modulated", [False, True])
+def test_untrained_deformable_block_is_a_plain_one(modulated):
+    """Offsets start at 0; version 2 also weights each point by sigmoid(0), one half."""
+    torch.manual_seed(0)
+    options = {"bottleneck_channels": 8, "num_groups": 2, "dilation": 2, "stride": 2, "norm": ""}
+    block = DeformBottleneckBlock(
+        4, 16, **options, deform_modulated=modulated, deform_num_groups=2 if modulated else 1
+    )
+    plain = BottleneckBlock(4, 16, **options)
+    plain.load_state_dict(block.state_dict(), strict=False)
+    if modulated:
+        plain.conv2.weight.data /= 2
+    x = torch.randn(2, 4, 16, 12)
+    torch.testing.assert_close(block(x), plain(x))
+    assert block.conv2_offset.out_channels == (54 if modulated else 18)
+    keys = [key.removesuffix(".weight") for key in block.state_dict() if key.endswith(".weight")]
+    assert keys == ["shortcut", "conv1", "conv2_offset", "conv2", "conv3"]
+    block(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in block.parameters())
+
+
+def test_modulated_block_by_hand():
+    """One channel; every point looks one cell to the right with weight sigmoid(0) = 1/2."""
+    block = DeformBottleneckBlock(1, 1, bottleneck_channels=1, norm="", deform_modulated=True)
+    for conv in (block.conv1, block.conv2, block.conv3):
+        nn.init.zeros_(conv.weight)
+        conv.weight.data[0, 0, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1.0
+    block.conv2_offset.bias.data[1:18:2] = 1.0  # dx of each point
+    x = torch.tensor([[[[2.0, 6.0, 4.0]]]])
+    assert block(x).tolist() == [[[[5.0, 8.0, 4.0]]]]  # 2 + 6/2, 6 + 4/2, 4 + 0
+
+
+def test_deformable_stages(tiny_cfg):
+    bottleneck = [RES + "DEPTH", 50, RES + "WIDTH_PER_GROUP", 4, RES + "NUM_GROUPS", 2]
+    deformable = [RES + "DEFORM_ON_PER_STAGE", [False, True, False, True], RES + "DEFORM_MODULATED", True]
+    model = _build(tiny_cfg(*bottleneck, *deformable, RES + "DEFORM_NUM_GROUPS", 4, *ALL))
+    kinds = [type(stage[-1]) for stage in model.stages]
+    assert kinds == [BottleneckBlock, DeformBottleneckBlock, BottleneckBlock, DeformBottleneckBlock]
+    conv = model.res5[0].conv2
+    assert (conv.groups, conv.deformable_groups, conv.stride) == (2, 4, (1, 1))
+    assert model(torch.zeros(1, 3, 64, 64))["res5"].shape[-1] == 2
+
+
 def test_stages_behind_the_last_feature_are_not_built(tiny_cfg):
     model = _build(tiny_cfg(RES + "OUT_FEATURES", ["res3"]))
     assert model.stage_names == ("res2", "res3")
@@ -122,6 +171,12 @@ def test_initialisation():
         ([RES + "NUM_GROUPS", 2], "neither groups nor dilation"),
         ([RES + "RES5_DILATION", 2], "neither groups nor dilation"),
         ([RES + "DEPTH", 50, RES + "RES5_DILATION", 4], "RES5_DILATION: 4"),
+        ([RES + "DEFORM_ON_PER_STAGE", [True] * 4], "nor deformable"),
+        ([RES + "DEPTH", 50, RES + "DEFORM_ON_PER_STAGE", [True] * 3], "one entry is needed for each"),
+        (
+            [RES + "DEPTH", 50, RES + "DEFORM_ON_PER_STAGE", [True] * 4, RES + "DEFORM_NUM_GROUPS", 3],
+            "does not divide",
+        ),
     ],
 )
 def test_bad_settings(tiny_cfg, opts, message):
