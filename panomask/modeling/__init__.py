@@ -15,11 +15,13 @@ from panomask.modeling.meta_arch import GeneralizedRCNN, ProposalNetwork, build_
 from panomask.modeling.postprocessing import detector_postprocess
 from panomask.modeling.proposal_generator import RPN, build_proposal_generator, build_rpn_head
 from panomask.modeling.roi_heads import (
+    BaseKeypointRCNNHead,
     BaseMaskRCNNHead,
     FastRCNNOutputLayers,
     ROIHeads,
     StandardROIHeads,
     build_box_head,
+    build_keypoint_head,
     build_mask_head,
     build_roi_heads,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "RPN_HEAD_REGISTRY",
     "SEM_SEG_HEADS_REGISTRY",
     "Backbone",
+    "BaseKeypointRCNNHead",
     "BaseMaskRCNNHead",
     "DefaultAnchorGenerator",
     "FastRCNNOutputLayers",
@@ -63,6 +66,7 @@ __all__ = [
     "build_anchor_generator",
     "build_backbone",
     "build_box_head",
+    "build_keypoint_head",
     "build_mask_head",
     "build_model",
     "build_proposal_generator",

@@ -85,20 +85,37 @@ def heatmaps_to_keypoints(maps: Tensor, rois: Tensor) -> Tensor:
     Returns:
         (N, K, 4) rows (x, y, logit, score); the score is a softmax normalised over the heatmap's S x S cells.
     """
-    num_keypoints = maps.shape[1]
-    out = maps.new_zeros(len(rois), num_keypoints, 4)
     sizes = (rois[:, 2:] - rois[:, :2]).clamp(min=1)  # (N, 2) width, height
     pixels = sizes.ceil()
-    scales = sizes / pixels
-    rows = torch.arange(num_keypoints, device=maps.device)
-    for i, (width, height) in enumerate(pixels.long().tolist()):
-        logits = F.interpolate(maps[i : i + 1], size=(height, width), mode="bicubic", align_corners=False)[0]
-        flat = logits.flatten(1)  # (K, height * width)
-        best = flat.argmax(dim=1)
-        top = flat[rows, best]
-        normaliser = (maps[i].flatten(1) - top[:, None]).exp().sum(dim=1)
-        cell = torch.stack([best % width, best // width], dim=1)  # (K, 2) x, y
-        out[i, :, :2] = (cell + 0.5) * scales[i] + rois[i, :2]
-        out[i, :, 2] = top
-        out[i, :, 3] = 1 / normaliser  # exp(top - top) over the sum
-    return out
+    best = maps.new_zeros(maps.shape[:2], dtype=torch.int64)  # (N, K) place in the resized map
+    logits = maps.new_zeros(maps.shape[:2])
+    for i, (width, height) in enumerate(pixels.long().tolist()):  # every box has a size of its own
+        resized = F.interpolate(maps[i : i + 1], size=(height, width), mode="bicubic", align_corners=False)
+        logits[i], best[i] = resized[0].flatten(1).max(dim=1)
+    widths = pixels[:, :1].long()
+    cells = torch.stack([best % widths, best // widths], dim=2)  # (N, K, 2) x, y
+    xy = (cells + 0.5) * (sizes / pixels)[:, None] + rois[:, None, :2]
+    normalisers = (maps.flatten(2) - logits[:, :, None]).exp().sum(dim=2)
+    scores = 1 / normalisers  # exp(logit - logit) over the sum
+    return torch.cat([xy, logits[:, :, None], scores[:, :, None]], dim=2)
+
+
+COCO_PERSON_KEYPOINT_NAMES = (
+    "nose",
+    *("left_eye", "right_eye", "left_ear", "right_ear"),
+    *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+    *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
+)
+"""COCO's 17 keypoints of a person, in its order."""
+
+COCO_PERSON_OKS_SIGMAS = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
+    *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
+"""Their constants of object keypoint similarity (https://cocodataset.org/#keypoints-eval)."""
+
+
+def default_oks_sigmas(names: Sequence[str]) -> list[float] | None:
+    """COCO's sigmas for COCO's keypoints, whatever their order; None for any others."""
+    known = dict(zip(COCO_PERSON_KEYPOINT_NAMES, COCO_PERSON_OKS_SIGMAS, strict=True))
+    return [known[name] for name in names] if set(names) == set(known) else None

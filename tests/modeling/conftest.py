@@ -1,6 +1,7 @@
 """What the tests of models share: golden files, small configs and inputs."""
 
 import gzip
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from panomask.config import CfgNode, get_cfg
-from panomask.structures import Boxes, Instances, PolygonMasks
+from panomask.structures import Boxes, Instances, Keypoints, PolygonMasks
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -22,6 +23,15 @@ CONFIGS = HERE.parents[1] / "configs"
 def golden() -> Callable[[str], Any]:
     """golden(name): the content of golden_<name>.json.gz, numbers recorded from Detectron2."""
     return lambda name: json.loads(gzip.decompress((HERE / f"golden_{name}.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def golden_checks() -> ModuleType:
+    """The module golden_checks.py beside this file: models against what Detectron2 recorded."""
+    spec = importlib.util.spec_from_file_location("golden_checks", HERE / "golden_checks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +66,7 @@ def tiny_cfg(zoo_cfg: Callable[..., CfgNode]) -> Callable[..., CfgNode]:
 
 @pytest.fixture(scope="session")
 def make_instances(golden_recipe: ModuleType) -> Callable[..., Instances]:
-    """make_instances(height, width, count, num_classes, seed): boxes, classes and polygons of objects."""
+    """make_instances(height, width, count, num_classes, seed): objects with polygons and 17 keypoints."""
 
     def make(height: int, width: int, count: int, num_classes: int, seed: int = 0) -> Instances:
         objects = golden_recipe.instances(height, width, count, num_classes, seed=seed)
@@ -65,6 +75,7 @@ def make_instances(golden_recipe: ModuleType) -> Callable[..., Instances]:
             gt_boxes=Boxes(torch.tensor([x["bbox"] for x in objects]).reshape(-1, 4)),
             gt_classes=torch.tensor([x["category_id"] for x in objects], dtype=torch.int64),
             gt_masks=PolygonMasks([[np.array(x["polygon"])] for x in objects]),
+            gt_keypoints=Keypoints(torch.tensor([x["keypoints"] for x in objects]).reshape(-1, 17, 3)),
         )
 
     return make

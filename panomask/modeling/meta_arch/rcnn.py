@@ -145,7 +145,7 @@ class GeneralizedRCNN(_ImageModel):
         Args:
             batched_inputs: N dicts, see the top of this file.
             detected_instances: N `Instances` with `pred_boxes` and `pred_classes`, in pixels of the input:
-                only the per-box outputs (masks) are predicted then, in these boxes.
+                only the per-box outputs (masks, keypoints) are predicted then, in these boxes.
             do_postprocess: bring the results to the output size.
 
         Returns:
@@ -174,7 +174,11 @@ class GeneralizedRCNN(_ImageModel):
     ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
         if self.proposal_generator is not None:
             return self.proposal_generator(images, features, gt_instances)
-        assert "proposals" in batched_inputs[0], "without a proposal generator the input must bring proposals"
+        if "proposals" not in batched_inputs[0]:
+            raise InputError(
+                "an input has no 'proposals', which MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals"
+                " takes; set MODEL.LOAD_PROPOSALS True and DATASETS.PROPOSAL_FILES_TRAIN and _TEST, or RPN"
+            )
         return [x["proposals"].to(self.device) for x in batched_inputs], {}
 
     @staticmethod
@@ -210,6 +214,9 @@ class ProposalNetwork(_ImageModel):
     Args:
         backbone, pixel_mean, pixel_std: images to feature maps.
         proposal_generator: feature maps to proposals.
+
+    Raises:
+        InputError: no proposal generator.
     """
 
     @configurable
@@ -222,6 +229,11 @@ class ProposalNetwork(_ImageModel):
         pixel_std: Sequence[float],
     ):
         super().__init__(backbone=backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
+        if proposal_generator is None:
+            raise InputError(
+                "MODEL.META_ARCHITECTURE is ProposalNetwork, which makes proposals, but"
+                " MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals; set it to RPN"
+            )
         self.proposal_generator = proposal_generator
 
     @classmethod

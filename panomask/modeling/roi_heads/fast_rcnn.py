@@ -4,13 +4,16 @@ Shapes: N images, R RoIs of all images (Ri of one), K classes, B = 4 numbers of 
 image. Foreground classes 0..K-1, background K.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from panomask.config import CfgNode, configurable
+from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
 from panomask.layers import ShapeSpec, batched_nms, cat, cross_entropy, nonzero_tuple
 from panomask.modeling.box_regression import (
@@ -19,6 +22,7 @@ from panomask.modeling.box_regression import (
     _dense_box_regression_loss,
     check_box_reg_loss_type,
 )
+from panomask.registry import DATASET_FUNCTIONS_REGISTRY
 from panomask.structures import Boxes, Instances
 
 
@@ -112,7 +116,17 @@ class FastRCNNOutputLayers(nn.Module):
         cls_agnostic_bbox_reg: one box for all classes instead of one for each.
         smooth_l1_beta, box_reg_loss_type: see `_dense_box_regression_loss`.
         loss_weight: one factor, or one for each of "loss_cls" and "loss_box_reg".
+        use_fed_loss: only some classes take part in each step's `loss_cls`; see `get_fed_loss_classes`.
+        use_sigmoid_ce: each class has a score of its own, by the sigmoid, instead of a softmax over all.
+        get_fed_loss_cls_weights: returns (K,), how likely each class is to be drawn as a negative. Called in
+            the first training step, so that testing a model does not need what it reads.
+        fed_loss_num_classes: how many classes take part, background counted where it is in the batch.
+
+    Raises:
+        InputError: a federated loss without sigmoids or without `get_fed_loss_cls_weights`.
     """
+
+    fed_loss_cls_weights: torch.Tensor | None
 
     @configurable
     def __init__(
@@ -128,9 +142,18 @@ class FastRCNNOutputLayers(nn.Module):
         smooth_l1_beta: float = 0.0,
         box_reg_loss_type: str = "smooth_l1",
         loss_weight: float | dict[str, float] = 1.0,
+        use_fed_loss: bool = False,
+        use_sigmoid_ce: bool = False,
+        get_fed_loss_cls_weights: Callable[[], torch.Tensor] | None = None,
+        fed_loss_num_classes: int = 50,
     ):
         super().__init__()
         check_box_reg_loss_type(box_reg_loss_type, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE")
+        if use_fed_loss and (not use_sigmoid_ce or get_fed_loss_cls_weights is None):
+            raise InputError(
+                "MODEL.ROI_BOX_HEAD.USE_FED_LOSS leaves classes out one by one: set USE_SIGMOID_CE True, and"
+                " give get_fed_loss_cls_weights where the predictor is built without a config"
+            )
         if isinstance(input_shape, int):
             input_shape = ShapeSpec(channels=input_shape)
         input_size = (input_shape.channels or 0) * (input_shape.width or 1) * (input_shape.height or 1)
@@ -151,6 +174,11 @@ class FastRCNNOutputLayers(nn.Module):
         if not isinstance(loss_weight, dict):
             loss_weight = {"loss_cls": loss_weight, "loss_box_reg": loss_weight}
         self.loss_weight = loss_weight
+        self.use_sigmoid_ce = use_sigmoid_ce
+        self.use_fed_loss = use_fed_loss
+        self.fed_loss_num_classes = fed_loss_num_classes
+        self.get_fed_loss_cls_weights = get_fed_loss_cls_weights
+        self.register_buffer("fed_loss_cls_weights", None, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -166,6 +194,12 @@ class FastRCNNOutputLayers(nn.Module):
             "smooth_l1_beta": box_head.SMOOTH_L1_BETA,
             "box_reg_loss_type": box_head.BBOX_REG_LOSS_TYPE,
             "loss_weight": {"loss_box_reg": box_head.BBOX_REG_LOSS_WEIGHT},
+            "use_fed_loss": box_head.USE_FED_LOSS,
+            "use_sigmoid_ce": box_head.USE_SIGMOID_CE,
+            "get_fed_loss_cls_weights": functools.partial(
+                _class_weights_of_data, tuple(cfg.DATASETS.TRAIN), box_head.FED_LOSS_FREQ_WEIGHT_POWER
+            ),
+            "fed_loss_num_classes": box_head.FED_LOSS_NUM_CLASSES,
         }
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,10 +230,77 @@ class FastRCNNOutputLayers(nn.Module):
             proposal_boxes = gt_boxes = deltas.new_empty((0, 4))
         _log_classification_stats(scores.detach(), gt_classes)
         losses = {
-            "loss_cls": cross_entropy(scores, gt_classes, reduction="mean"),
+            "loss_cls": self._classification_loss(scores, gt_classes),
             "loss_box_reg": self.box_reg_loss(proposal_boxes, gt_boxes, deltas, gt_classes),
         }
         return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
+
+    def _classification_loss(self, logits: torch.Tensor, gt_classes: torch.Tensor) -> torch.Tensor:
+        if self.use_sigmoid_ce:
+            return self.sigmoid_cross_entropy_loss(logits, gt_classes)
+        return cross_entropy(logits, gt_classes, reduction="mean")
+
+    def sigmoid_cross_entropy_loss(
+        self, pred_class_logits: torch.Tensor, gt_classes: torch.Tensor
+    ) -> torch.Tensor:
+        """Binary cross entropy of every class, or those of the federated loss: summed, and divided by R.
+
+        Args:
+            pred_class_logits: (R, K + 1); the last, of background, is not looked at.
+            gt_classes: (R,), K for background, of which every class is a negative.
+        """
+        num_rois, num_classes = pred_class_logits.shape[0], pred_class_logits.shape[1] - 1
+        is_class = gt_classes[:, None] == torch.arange(num_classes, device=gt_classes.device)  # (R, K)
+        logits = pred_class_logits[:, :-1]
+        loss = F.binary_cross_entropy_with_logits(logits, is_class.to(logits.dtype), reduction="none")
+        if self.use_fed_loss and num_rois > 0:
+            if self.fed_loss_cls_weights is None:
+                self.fed_loss_cls_weights = self._checked_fed_loss_cls_weights().to(logits.device)
+            chosen = self.get_fed_loss_classes(
+                gt_classes, self.fed_loss_num_classes, num_classes, self.fed_loss_cls_weights
+            )
+            takes_part = loss.new_zeros(num_classes + 1).index_fill_(0, chosen, 1.0)
+            loss = loss * takes_part[:num_classes]
+        return loss.sum() / max(num_rois, 1)
+
+    def get_fed_loss_classes(
+        self, gt_classes: torch.Tensor, num_fed_loss_classes: int, num_classes: int, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """The classes of one step's federated loss (Zhou et al., arXiv:2103.07461, section 4.1).
+
+        Args:
+            gt_classes: (R,), K for background.
+            num_fed_loss_classes: how many there shall be. All that occur in `gt_classes` take part, more of
+                them or not; the rest is drawn from the others.
+            num_classes: K.
+            weight: (K,), not negative: a class is drawn with a probability in proportion to it.
+
+        Returns:
+            Distinct classes, K among them where it occurs: those that occur, ascending, then those drawn.
+        """
+        occurring = torch.unique(gt_classes)
+        num_drawn = num_fed_loss_classes - len(occurring)
+        if num_drawn <= 0:
+            return occurring
+        odds = F.pad(weight.float(), (0, 1)).index_fill(0, occurring, 0.0)  # (K + 1,), 0 for background
+        return torch.cat([occurring, torch.multinomial(odds, num_drawn, replacement=False)])
+
+    def _checked_fed_loss_cls_weights(self) -> torch.Tensor:
+        assert self.get_fed_loss_cls_weights is not None
+        weights = self.get_fed_loss_cls_weights()
+        num_drawable = int((weights > 0).sum())
+        if len(weights) != self.num_classes:
+            raise InputError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {self.num_classes}, but there are frequencies of"
+                f" {len(weights)} classes for MODEL.ROI_BOX_HEAD.USE_FED_LOSS"
+            )
+        if num_drawable < self.fed_loss_num_classes:
+            raise InputError(
+                f"MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES is {self.fed_loss_num_classes}, but only"
+                f" {num_drawable} classes of the training data occur in an image: set it to {num_drawable} or"
+                " less, or USE_FED_LOSS False"
+            )
+        return weights
 
     def box_reg_loss(
         self,
@@ -272,8 +373,18 @@ class FastRCNNOutputLayers(nn.Module):
     def predict_probs(
         self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: Sequence[Instances]
     ) -> list[torch.Tensor]:
-        """Class probabilities (Ri, K + 1) of each image's RoIs."""
-        return list(predictions[0].softmax(dim=-1).split([len(x) for x in proposals]))
+        """Class probabilities (Ri, K + 1) of each image's RoIs; the last is of background, or unused."""
+        logits = predictions[0]
+        probs = logits.sigmoid() if self.use_sigmoid_ce else logits.softmax(dim=-1)
+        return list(probs.split([len(x) for x in proposals]))
+
+
+def _class_weights_of_data(dataset_names: Sequence[str], power: float) -> torch.Tensor:
+    """(K,) weights that the data sets' class frequencies give for the federated loss."""
+    name = "get_fed_loss_cls_weights"
+    if name not in DATASET_FUNCTIONS_REGISTRY:
+        raise InputError("MODEL.ROI_BOX_HEAD.USE_FED_LOSS: import panomask.data, which counts the classes")
+    return DATASET_FUNCTIONS_REGISTRY.get(name)(dataset_names, freq_weight_power=power)
 
 
 def _of_class(deltas: torch.Tensor, classes: torch.Tensor, box_dim: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Second stage: sample proposals, pool their features, and run box and mask heads on them.
+"""Second stage: sample proposals, pool their features, and run box, mask and keypoint heads on them.
 
 Shapes: N images, L levels (N, C, Hi, Wi), R proposals of one image, M objects of one image, K classes.
 """
@@ -18,6 +18,7 @@ from panomask.modeling.poolers import ROIPooler
 from panomask.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from panomask.modeling.roi_heads.box_head import build_box_head
 from panomask.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from panomask.modeling.roi_heads.keypoint_head import build_keypoint_head
 from panomask.modeling.roi_heads.mask_head import build_mask_head
 from panomask.modeling.sampling import subsample_labels
 from panomask.registry import ROI_HEADS_REGISTRY
@@ -35,6 +36,28 @@ def select_foreground_proposals(
     """Each image's proposals that are matched with an object, and the (R,) bool masks that chose them."""
     masks = [(x.gt_classes != -1) & (x.gt_classes != bg_label) for x in proposals]
     return [x[mask] for x, mask in zip(proposals, masks, strict=True)], masks
+
+
+def select_proposals_with_visible_keypoints(proposals: Sequence[Instances]) -> list[Instances]:
+    """Each image's foreground proposals that hold at least one of their object's labelled keypoints.
+
+    The others have nothing to teach a keypoint head: they neither reach it nor count in its loss.
+
+    Args:
+        proposals: N `Instances` of foreground alone with `proposal_boxes` and `gt_keypoints`; an image
+            without proposals needs no fields.
+    """
+    selected = [x[_holds_a_keypoint(x)] if len(x) > 0 else x for x in proposals]
+    counts = [len(chosen) for chosen, given in zip(selected, proposals, strict=True) if len(given) > 0]
+    get_event_storage().put_scalar("keypoint_head/num_fg_samples", sum(counts) / max(len(counts), 1))
+    return selected
+
+
+def _holds_a_keypoint(proposals: Instances) -> torch.Tensor:
+    """(R,) bool: whether a labelled keypoint lies in the box or on its border."""
+    x, y, visibility = proposals.gt_keypoints.tensor.unbind(dim=2)  # (R, keypoints) each
+    x0, y0, x1, y1 = proposals.proposal_boxes.tensor[:, :, None].unbind(dim=1)  # (R, 1) each
+    return ((visibility >= 1) & (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)).any(dim=1)
 
 
 class ROIHeads(nn.Module):
@@ -163,14 +186,15 @@ class ROIHeads(nn.Module):
 
 @ROI_HEADS_REGISTRY.register()
 class StandardROIHeads(ROIHeads):
-    """Heads that each pool for themselves; masks are predicted in the boxes that the box head found.
+    """Heads that each pool for themselves; masks and keypoints are predicted in the boxes that were found.
 
     Args:
         box_in_features: names of the feature maps of the box head.
         box_pooler, box_head, box_predictor: RoI features, to vectors, to scores and deltas.
         mask_in_features, mask_pooler, mask_head: likewise; None for no masks. A head without a pooler gets
             the dict of feature maps.
-        train_on_pred_boxes: train the mask head in predicted boxes instead of proposals.
+        keypoint_in_features, keypoint_pooler, keypoint_head: likewise, for keypoints.
+        train_on_pred_boxes: train mask and keypoint heads in predicted boxes instead of proposals.
         kwargs: of `ROIHeads`.
     """
 
@@ -179,6 +203,8 @@ class StandardROIHeads(ROIHeads):
     box_predictor: Any
     mask_pooler: nn.Module | None
     mask_head: Any
+    keypoint_pooler: nn.Module | None
+    keypoint_head: Any
 
     @configurable
     def __init__(
@@ -191,6 +217,9 @@ class StandardROIHeads(ROIHeads):
         mask_in_features: Sequence[str] | None = None,
         mask_pooler: ROIPooler | None = None,
         mask_head: nn.Module | None = None,
+        keypoint_in_features: Sequence[str] | None = None,
+        keypoint_pooler: ROIPooler | None = None,
+        keypoint_head: nn.Module | None = None,
         train_on_pred_boxes: bool = False,
         **kwargs: Any,
     ):
@@ -204,6 +233,11 @@ class StandardROIHeads(ROIHeads):
             self.mask_in_features = list(mask_in_features)
             self.mask_pooler = mask_pooler
             self.mask_head = mask_head
+        self.keypoint_on = keypoint_in_features is not None
+        if keypoint_in_features is not None:
+            self.keypoint_in_features = list(keypoint_in_features)
+            self.keypoint_pooler = keypoint_pooler
+            self.keypoint_head = keypoint_head
         self.train_on_pred_boxes = train_on_pred_boxes
 
     @classmethod
@@ -213,6 +247,7 @@ class StandardROIHeads(ROIHeads):
             "train_on_pred_boxes": cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES,
             **cls._init_box_head(cfg, input_shape),
             **cls._init_mask_head(cfg, input_shape),
+            **cls._init_keypoint_head(cfg, input_shape),
         }
 
     @classmethod
@@ -224,6 +259,11 @@ class StandardROIHeads(ROIHeads):
     def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Constructor arguments of the mask branch, none without masks; for subclasses to override."""
         return _build_mask_branch(cfg, input_shape)
+
+    @classmethod
+    def _init_keypoint_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Constructor arguments of the keypoint branch, none without it; for subclasses to override."""
+        return _build_keypoint_branch(cfg, input_shape)
 
     def forward(
         self,
@@ -246,13 +286,13 @@ class StandardROIHeads(ROIHeads):
     def forward_with_given_boxes(
         self, features: dict[str, torch.Tensor], instances: list[Instances]
     ) -> list[Instances]:
-        """Predict masks in given boxes.
+        """Predict masks and keypoints in given boxes.
 
         Args:
             instances: N `Instances` with `pred_boxes` and `pred_classes`.
 
         Returns:
-            The same instances, with `pred_masks` (if the model predicts masks).
+            The same instances, with `pred_masks` and `pred_keypoints` (if the model predicts them).
         """
         assert not self.training, "given boxes are for inference"
         assert all(x.has("pred_boxes") and x.has("pred_classes") for x in instances)
@@ -279,15 +319,32 @@ class StandardROIHeads(ROIHeads):
             return {} if self.training else instances
         if self.training:
             instances, _ = select_foreground_proposals(instances, self.num_classes)
-        inputs: Any = {name: features[name] for name in self.mask_in_features}
-        if self.mask_pooler is not None:
-            boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
-            inputs = self.mask_pooler(list(inputs.values()), boxes)
+        inputs = self._pool(self.mask_pooler, self.mask_in_features, features, instances)
         return self.mask_head(inputs, instances)
 
     def _forward_keypoint(self, features: dict[str, torch.Tensor], instances: list[Instances]) -> Any:
-        """Nothing is predicted: for subclasses that call it, as Detectron2's do, or override it."""
-        return {} if self.training else instances
+        """As `_forward_mask`, for keypoints."""
+        if not self.keypoint_on:
+            return {} if self.training else instances
+        if self.training:
+            instances, _ = select_foreground_proposals(instances, self.num_classes)
+            instances = select_proposals_with_visible_keypoints(instances)
+        inputs = self._pool(self.keypoint_pooler, self.keypoint_in_features, features, instances)
+        return self.keypoint_head(inputs, instances)
+
+    def _pool(
+        self,
+        pooler: nn.Module | None,
+        in_features: Sequence[str],
+        features: dict[str, torch.Tensor],
+        instances: list[Instances],
+    ) -> Any:
+        """Features of the proposals (in training) or detections; without a pooler the maps themselves."""
+        maps = {name: features[name] for name in in_features}
+        if pooler is None:
+            return maps
+        boxes = [x.proposal_boxes if self.training else x.pred_boxes for x in instances]
+        return pooler(list(maps.values()), boxes)
 
 
 def _build_box_branch(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -306,15 +363,33 @@ def _build_mask_branch(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[
     if not cfg.MODEL.MASK_ON:
         return {}
     in_features = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-    pooler, pooled_shape = None, None
-    if cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE:
-        pooler, pooled_shape = _build_pooler(cfg.MODEL.ROI_MASK_HEAD, in_features, input_shape)
-    shape = {name: input_shape[name] for name in in_features} if pooled_shape is None else pooled_shape
+    pooler, shape = _build_optional_pooler(cfg.MODEL.ROI_MASK_HEAD, in_features, input_shape)
     return {
         "mask_in_features": in_features,
         "mask_pooler": pooler,
-        "mask_head": build_mask_head(cfg, shape),  # type: ignore[arg-type]
+        "mask_head": build_mask_head(cfg, shape),
     }
+
+
+def _build_keypoint_branch(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+    if not cfg.MODEL.KEYPOINT_ON:
+        return {}
+    in_features = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    pooler, shape = _build_optional_pooler(cfg.MODEL.ROI_KEYPOINT_HEAD, in_features, input_shape)
+    return {
+        "keypoint_in_features": in_features,
+        "keypoint_pooler": pooler,
+        "keypoint_head": build_keypoint_head(cfg, shape),
+    }
+
+
+def _build_optional_pooler(
+    head_cfg: CfgNode, in_features: list[str], input_shape: dict[str, ShapeSpec]
+) -> tuple[ROIPooler | None, Any]:
+    """A pooler and its output's shape; where POOLER_TYPE is empty None and the shapes of the maps by name."""
+    if head_cfg.POOLER_TYPE:
+        return _build_pooler(head_cfg, in_features, input_shape)
+    return None, {name: input_shape[name] for name in in_features}
 
 
 def _build_pooler(

@@ -22,5 +22,6 @@ def test_cuda_falls_back(tiny_cfg, monkeypatch):
 def test_refusals(tiny_cfg):
     with pytest.raises(InputError, match="Did you mean GeneralizedRCNN"):
         build_model(tiny_cfg("MODEL.META_ARCHITECTURE", "GeneralisedRCNN"))
+    c4 = ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["p4"])
     with pytest.raises(InputError, match="KEYPOINT_ON"):
-        build_model(tiny_cfg("MODEL.KEYPOINT_ON", True))
+        build_model(tiny_cfg("MODEL.KEYPOINT_ON", True, *c4))

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from panomask.data import MetadataCatalog
 from panomask.errors import InputError
 from panomask.event_storage import EventStorage
 from panomask.layers import ShapeSpec
-from panomask.modeling import FastRCNNOutputLayers
+from panomask.modeling import FastRCNNOutputLayers, build_model
 from panomask.modeling.box_regression import Box2BoxTransform
 from panomask.modeling.roi_heads.fast_rcnn import fast_rcnn_inference, fast_rcnn_inference_single_image
 from panomask.structures import Boxes, Instances
@@ -153,3 +154,88 @@ def test_from_config(tiny_cfg):
     assert predictor.box2box_transform.weights == (10, 10, 5, 5)
     with pytest.raises(InputError, match="BBOX_REG_LOSS_TYPE"):
         _predictor(box_reg_loss_type="iou")
+
+
+def test_sigmoid_loss_by_hand():
+    """Zero logits: log 2 a class and RoI, for two classes, whatever the truth and the logit of background."""
+    predictor = _predictor(use_sigmoid_ce=True)
+    logits = torch.zeros(4, 3)
+    logits[:, 2] = 50.0
+    losses = predictor.losses((logits, torch.zeros(4, 8)), _sample())
+    assert math.isclose(losses["loss_cls"].item(), 2 * math.log(2), rel_tol=1e-6)
+    logits = torch.tensor([[-100.0, 100, 0], [100, -100, 0], [-100, -100, 0], [-100, -100, 0]])
+    assert predictor.losses((logits, torch.zeros(4, 8)), _sample())["loss_cls"] < 1e-30  # all right
+    (first, _) = predictor.predict_probs((torch.zeros(4, 3), None), _sample())
+    assert first.tolist() == [[0.5] * 3] * 3
+
+
+def _federated(counts, num_fed_classes: int, num_classes: int = 5) -> FastRCNNOutputLayers:
+    return _predictor(
+        num_classes=num_classes,
+        use_sigmoid_ce=True,
+        use_fed_loss=True,
+        get_fed_loss_cls_weights=lambda: torch.tensor(counts, dtype=torch.float32),
+        fed_loss_num_classes=num_fed_classes,
+    )
+
+
+def test_federated_classes():
+    """Classes 1 and 3 and background (5) occur; of the others only 0 and 4 may be drawn."""
+    predictor = _federated([2, 9, 0, 9, 1], 4)
+    gt_classes = torch.tensor([3, 5, 1, 3, 5])
+    weight = torch.tensor([2.0, 9, 0, 9, 1])
+    drawn = [predictor.get_fed_loss_classes(gt_classes, 4, 5, weight).tolist() for _ in range(200)]
+    assert {tuple(classes[:3]) for classes in drawn} == {(1, 3, 5)}
+    last = [classes[3] for classes in drawn]
+    assert set(last) == {0, 4}
+    assert last.count(0) > last.count(4)  # odds of 2 to 1
+    assert predictor.get_fed_loss_classes(gt_classes, 3, 5, weight).tolist() == [1, 3, 5]
+    assert predictor.get_fed_loss_classes(gt_classes, 1, 5, weight).tolist() == [1, 3, 5]
+    assert sorted(predictor.get_fed_loss_classes(gt_classes, 5, 5, weight).tolist()) == [0, 1, 3, 4, 5]
+
+
+def test_federated_loss_counts_chosen_classes_only():
+    """Background and two classes occur, so that of three all are chosen: 2 classes of log 2 instead of 5."""
+    predictor = _federated([1] * 5, 3)
+    logits = torch.zeros(4, 6, requires_grad=True)
+    sample = _sample()
+    sample[0].gt_classes = torch.tensor([1, 0, 5])
+    sample[1].gt_classes = torch.tensor([5])
+    loss = predictor.losses((logits, torch.zeros(4, 20)), sample)["loss_cls"]
+    assert math.isclose(loss.item(), 2 * math.log(2), rel_tol=1e-6)
+    loss.backward()
+    assert logits.grad.any(dim=0).tolist() == [True, True, False, False, False, False]
+    assert "fed_loss_cls_weights" not in predictor.state_dict()
+    assert predictor.losses((torch.zeros(0, 6), torch.zeros(0, 20)), [])["loss_cls"] == 0
+
+
+def test_federated_loss_that_cannot_be():
+    with pytest.raises(InputError, match="USE_SIGMOID_CE"):
+        _predictor(use_fed_loss=True, get_fed_loss_cls_weights=lambda: torch.ones(2))
+    with pytest.raises(InputError, match="get_fed_loss_cls_weights"):
+        _predictor(use_fed_loss=True, use_sigmoid_ce=True)
+    logits = torch.zeros(4, 6), torch.zeros(4, 20)
+    with pytest.raises(InputError, match=r"NUM_CLASSES is 5.*4 classes"):
+        _federated([1, 1, 1, 1], 3).losses(logits, _sample())
+    with pytest.raises(InputError, match="only 2 classes"):
+        _federated([1, 0, 0, 1, 0], 3).losses(logits, _sample())
+
+
+def test_federated_loss_from_config(tiny_cfg):
+    """The data's frequencies are asked for in training, not where a model is built or run."""
+    opts = "MODEL.ROI_BOX_HEAD.USE_FED_LOSS True MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE True".split()
+    opts += (
+        "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER 2. MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES 3".split()
+    )
+    cfg = tiny_cfg(*opts, "DATASETS.TRAIN", ["m_frequencies"])
+    predictor = FastRCNNOutputLayers(cfg, ShapeSpec(channels=1))
+    assert predictor.fed_loss_cls_weights is None
+    counts = [{"id": 1, "image_count": 3}, {"id": 2, "image_count": 1}, {"id": 3, "image_count": 2}]
+    MetadataCatalog.get("m_frequencies").class_image_count = counts
+    try:
+        predictor.losses((torch.zeros(4, 4), torch.zeros(4, 12)), _sample())
+    finally:
+        MetadataCatalog.remove("m_frequencies")
+    assert predictor.fed_loss_cls_weights.tolist() == [9, 1, 4]
+    with pytest.raises(InputError, match="a softmax cannot"):
+        build_model(tiny_cfg(*opts, "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", False))

@@ -8,8 +8,11 @@ from panomask.event_storage import EventStorage
 from panomask.layers import ShapeSpec
 from panomask.modeling import ROIHeads, StandardROIHeads, build_roi_heads
 from panomask.modeling.matcher import Matcher
-from panomask.modeling.roi_heads import select_foreground_proposals
-from panomask.structures import Boxes, ImageList, Instances
+from panomask.modeling.roi_heads import (
+    select_foreground_proposals,
+    select_proposals_with_visible_keypoints,
+)
+from panomask.structures import Boxes, ImageList, Instances, Keypoints
 
 A, A_SHIFTED, B, C = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [20.0, 20, 40, 30], [0.0, 20, 10, 30]
 SHAPES = {f"p{i}": ShapeSpec(channels=16, stride=2**i) for i in range(2, 7)}
@@ -93,6 +96,50 @@ def test_foreground():
     assert [mask.tolist() for mask in masks] == [[True, False, False], [False]]
 
 
+def test_proposals_with_visible_keypoints():
+    """Of A's copies: a keypoint on the border, outside, not labelled; and two of which one is inside."""
+    points = [[[10.0, 10, 1], [30, 5, 2]], [[11, 5, 2]] * 2, [[5, 5, 0]] * 2, [[30, 5, 2], [5, 5, 2]]]
+    proposals = _proposals(A, A, A, A)
+    proposals.gt_keypoints = Keypoints(points)
+    empty = _proposals()
+    with EventStorage() as storage:
+        selected, of_empty = select_proposals_with_visible_keypoints([proposals, empty])
+        assert storage.latest()["keypoint_head/num_fg_samples"][0] == 2
+    assert selected.gt_keypoints.tensor[:, 0].tolist() == [[10, 10, 1], [30, 5, 2]]
+    assert len(of_empty) == 0
+    with EventStorage() as storage:
+        select_proposals_with_visible_keypoints([empty])
+        assert storage.latest()["keypoint_head/num_fg_samples"][0] == 0
+
+
+def test_keypoint_branch(tiny_cfg):
+    """Trains on the RoI that holds its keypoint alone; predicts beside the masks, also where nothing is."""
+    torch.manual_seed(0)
+    keypoint_head = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS 2 MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS [8,8]"
+    heads = build_roi_heads(tiny_cfg("MODEL.KEYPOINT_ON", True, *keypoint_head.split()), SHAPES)
+    features = {
+        name: torch.randn(1, 16, 64 // shape.stride, 64 // shape.stride) for name, shape in SHAPES.items()
+    }
+    given = [
+        Instances((64, 64), pred_boxes=Boxes([A, B]), pred_classes=torch.tensor([0, 2])),
+        Instances((64, 64), pred_boxes=Boxes([]), pred_classes=torch.zeros(0, dtype=torch.int64)),
+    ]
+    proposals = _proposals(A, B)
+    proposals.gt_classes = torch.tensor([0, 2])
+    proposals.gt_keypoints = Keypoints([[[5, 5, 2], [2, 2, 0]], [[5, 5, 2], [2, 2, 0]]])
+    one = _proposals(A)
+    one.gt_classes = torch.tensor([0])
+    one.gt_keypoints = proposals.gt_keypoints[:1]
+    losses = [heads._forward_keypoint(features, [each])["loss_keypoint"] for each in (proposals, one)]
+    torch.testing.assert_close(*losses)
+    losses[0].backward()
+    assert all(p.grad.any() for name, p in heads.named_parameters() if name.startswith("keypoint_head"))
+    pairs = {name: value.repeat(2, 1, 1, 1) for name, value in features.items()}
+    result = heads.eval().forward_with_given_boxes(pairs, given)
+    assert [x.pred_keypoints.shape for x in result] == [(2, 2, 3), (0, 2, 3)]
+    assert [x.pred_masks.shape for x in result] == [(2, 1, 28, 28), (0, 1, 28, 28)]
+
+
 def test_masks_in_given_boxes(tiny_cfg):
     torch.manual_seed(0)
     heads = build_roi_heads(tiny_cfg(), SHAPES).eval()
@@ -159,7 +206,8 @@ def test_a_keypoint_branch_of_a_subclass_is_called(tiny_cfg):
 def test_without_masks(tiny_cfg):
     heads = build_roi_heads(tiny_cfg("MODEL.MASK_ON", False), SHAPES)
     assert not heads.mask_on
-    assert not any("mask" in name for name in heads.state_dict())
+    assert not heads.keypoint_on
+    assert not any("mask" in name or "keypoint" in name for name in heads.state_dict())
 
 
 def test_bad_settings(tiny_cfg):

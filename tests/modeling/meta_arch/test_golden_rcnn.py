@@ -1,0 +1,104 @@
+"""Two-stage detectors of the model zoo compute what Detectron2 recorded: one body for all of them."""
+
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+
+from panomask.structures import Boxes, Instances
+
+GOLDEN = json.loads(
+    lzma.decompress((Path(__file__).parents[1] / "golden_rcnn.json.xz").read_bytes()).decode()
+)
+"""{"inference", "training"} -> name -> what Detectron2 recorded, its masks and detections thinned out."""
+
+QUICK = {
+    "inference": {"mask_rcnn_R_50_FPN_1x", "cascade_mask_rcnn_R_50_FPN_1x"},
+    "training": {"mask_rcnn_R_50_FPN_1x"},
+}
+"""What also runs where slow tests do not; of training the first step alone."""
+
+
+NUM_STEPS = {"keypoint_rcnn_R_50_FPN_1x": 2}
+"""Training steps compared, where they are not 3.
+
+In the third step of the keypoint model two proposals overlap by the threshold of the suppression to within
+3e-6: rounding decides whether there are 2874 proposals or 2875, and the losses are means over them.
+"""
+
+
+def _cases(kind):
+    return [
+        pytest.param(name, marks=() if name in QUICK[kind] else pytest.mark.slow) for name in GOLDEN[kind]
+    ]
+
+
+@pytest.mark.parametrize("name", _cases("inference"))
+def test_golden_inference(golden_checks, golden_recipe, zoo_cfg, name):
+    recorded = GOLDEN["inference"][name]
+    golden_checks.check_inference(golden_recipe, zoo_cfg(recorded["config"], *recorded["opts"]), recorded)
+
+
+@pytest.mark.parametrize("name", sorted(QUICK["training"]))
+def test_golden_first_step(golden_checks, golden_recipe, zoo_cfg, name):
+    recorded = GOLDEN["training"][name]
+    golden_checks.check_training(golden_recipe, _training_cfg(zoo_cfg, recorded), recorded, num_steps=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(GOLDEN["training"]))
+def test_golden_training(golden_checks, golden_recipe, zoo_cfg, name):
+    recorded = GOLDEN["training"][name]
+    cfg = _training_cfg(zoo_cfg, recorded)
+    golden_checks.check_training(golden_recipe, cfg, recorded, num_steps=NUM_STEPS.get(name, 3))
+
+
+def _training_cfg(zoo_cfg, recorded):
+    return zoo_cfg(recorded["config"], *recorded["opts"], "SOLVER.BASE_LR", recorded["base_lr"])
+
+
+def _detections():
+    masks = torch.zeros(2, 20, 20, dtype=torch.bool)
+    masks[:, :10] = True
+    return Instances(
+        (20, 20),
+        pred_boxes=Boxes([[0.0, 0, 10, 10], [5.0, 5, 20, 20]]),
+        scores=torch.tensor([0.9, 0.8]),
+        pred_classes=torch.tensor([3, 1]),
+        pred_masks=masks,
+        pred_keypoints=torch.tensor([[[1.0, 2.0, 0.5]], [[3.0, 4.0, 0.6]]]),
+    )
+
+
+def test_differences_are_seen(golden_checks):
+    """The comparison lets rounding and another order pass, and nothing else."""
+    found = _detections()
+    expected = {
+        "image_size": [20, 20],
+        "n": 2,
+        "boxes": found.pred_boxes.tensor.tolist(),
+        "scores": found.scores.tolist(),
+        "classes": found.pred_classes.tolist(),
+        "mask_rle": [coco_mask.encode(np.asfortranarray(x))["counts"].decode() for x in found.pred_masks],
+        "mask_area": [200, 200],
+        "keypoints": found.pred_keypoints.flatten(1).tolist(),
+    }
+    golden_checks.check_instances(found[torch.tensor([1, 0])], expected)
+    changes = {
+        "pred_boxes": Boxes(found.pred_boxes.tensor + torch.tensor([0.02, 0, 0, 0])),
+        "scores": found.scores + 2e-4,
+        "pred_classes": torch.tensor([3, 2]),
+        "pred_masks": found.pred_masks.roll(1, dims=1),
+        "pred_keypoints": found.pred_keypoints + torch.tensor([0.06, 0, 0]),
+    }
+    for name, value in changes.items():
+        changed = _detections()
+        changed.set(name, value)
+        with pytest.raises(AssertionError):
+            golden_checks.check_instances(changed, expected)
+    with pytest.raises(AssertionError):
+        golden_checks.check_instances(found[:1], expected)
