@@ -1,5 +1,6 @@
 """Evaluation: one loop, evaluators that measure, and results as tables and files."""
 
+from panomask.evaluation.cityscapes_evaluation import CityscapesEvaluator, CityscapesInstanceEvaluator
 from panomask.evaluation.coco_evaluation import COCOEvaluator, encode_masks, instances_to_coco_json
 from panomask.evaluation.coco_ground_truth import load_ground_truth, load_results
 from panomask.evaluation.coco_json import convert_to_coco_dict, convert_to_coco_json
@@ -10,6 +11,9 @@ from panomask.evaluation.evaluator import (
     inference_context,
     inference_on_dataset,
 )
+from panomask.evaluation.lvis_evaluation import LVISEvaluator
+from panomask.evaluation.lvis_scores import evaluate_lvis_json
+from panomask.evaluation.pascal_voc_evaluation import PascalVOCDetectionEvaluator
 from panomask.evaluation.results import (
     flatten_results_dict,
     print_csv_format,
@@ -19,12 +23,17 @@ from panomask.evaluation.results import (
 
 __all__ = [
     "COCOEvaluator",
+    "CityscapesEvaluator",
+    "CityscapesInstanceEvaluator",
     "DatasetEvaluator",
     "DatasetEvaluators",
+    "LVISEvaluator",
+    "PascalVOCDetectionEvaluator",
     "convert_to_coco_dict",
     "convert_to_coco_json",
     "encode_masks",
     "evaluate_coco_json",
+    "evaluate_lvis_json",
     "flatten_results_dict",
     "inference_context",
     "inference_on_dataset",

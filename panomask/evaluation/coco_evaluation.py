@@ -1,4 +1,4 @@
-"""Box and mask AP of a model's predictions, by COCO's definition."""
+"""Box, mask and keypoint AP of a model's predictions, by COCO's definition."""
 
 import itertools
 import logging
@@ -17,9 +17,20 @@ from pycocotools.coco import COCO
 from panomask.data.catalog import MetadataCatalog
 from panomask.distributed import gather, is_main_process, synchronize
 from panomask.errors import InputError
+from panomask.evaluation.box_proposals import PROPOSALS_FILE, box_proposal_recalls, write_box_proposals
 from panomask.evaluation.coco_ground_truth import has_masks, load_ground_truth
-from panomask.evaluation.coco_json import convert_to_coco_dict, convert_to_coco_json
-from panomask.evaluation.coco_scores import IOU_TYPES, MAX_DETECTIONS, evaluate_coco_json
+from panomask.evaluation.coco_json import (
+    KEYPOINT_OFFSET,
+    convert_to_coco_dict,
+    convert_to_coco_json,
+)
+from panomask.evaluation.coco_keypoints import has_keypoints
+from panomask.evaluation.coco_scores import (
+    IOU_TYPES,
+    MAX_DETECTIONS,
+    MAX_KEYPOINT_DETECTIONS,
+    evaluate_coco_json,
+)
 from panomask.evaluation.evaluator import DatasetEvaluator
 from panomask.json_file import write_json
 from panomask.structures import BoxMode, Instances
@@ -27,14 +38,17 @@ from panomask.structures import BoxMode, Instances
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "coco_instances_results.json"
+_TASK_FIELDS = {"bbox": "pred_boxes", "segm": "pred_masks", "keypoints": "pred_keypoints"}
 
 
 class COCOEvaluator(DatasetEvaluator):
-    """The twelve COCO numbers and the AP of each class, for boxes and, where predicted, masks.
+    """COCO's numbers and the AP of each class, for boxes and, where predicted, masks and keypoints.
 
     Predictions become COCO results (masks as RLE) as soon as they are processed; that is all that is kept,
     gathered from the processes and written to `output_dir/coco_instances_results.json`.
     """
+
+    results_file = RESULTS_FILE
 
     def __init__(
         self,
@@ -52,18 +66,19 @@ class COCOEvaluator(DatasetEvaluator):
         Args:
             dataset_name: a registered data set. Its annotations are the metadata's `json_file`. Without
                 one, or where its `on_bad_annotation` is "drop", they are converted from the dataset dicts.
-            tasks: "bbox", "segm" or both; by default what the predictions hold.
+            tasks: some of "bbox", "segm", "keypoints"; by default what the predictions hold. (A config, as
+                older Detectron2 code passes, gives kpt_oks_sigmas.)
             distributed: gather predictions from all processes; otherwise each process scores its own.
             output_dir: where to write the predictions; None writes nothing.
             max_dets_per_image: limit on detections per image, 100 by default; or three limits,
-                as in [1, 10, 100].
+                as in [1, 10, 100]. For keypoints it is always COCO's 20.
             use_fast_impl: Detectron2's choice between two implementations of equal numbers; here is one.
-            kpt_oks_sigmas: only () so far, for this version does not score keypoints.
+            kpt_oks_sigmas: one for each keypoint; () stands for the metadata's `keypoint_oks_sigmas`, else
+                those of the annotation file, else COCO's for COCO's 17 keypoints.
             allow_cached_coco: keep an earlier conversion of the dataset dicts found in `output_dir`.
         """
-        if len(kpt_oks_sigmas):
-            raise InputError("kpt_oks_sigmas: keypoints are not scored by this version; leave it empty")
-        tasks = None if isinstance(tasks, dict) else tasks  # a config, as older Detectron2 code passes
+        if isinstance(tasks, dict):
+            tasks, kpt_oks_sigmas = None, kpt_oks_sigmas or tasks["TEST"]["KEYPOINT_OKS_SIGMAS"]
         unknown = set(tasks or ()) - set(IOU_TYPES)
         if unknown:
             raise InputError(f"tasks {sorted(unknown)} cannot be scored; give some of {list(IOU_TYPES)}")
@@ -72,6 +87,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._output_dir = output_dir
         self._max_detections = _detection_limits(max_dets_per_image)
+        self._oks_sigmas = list(kpt_oks_sigmas)
         self._allow_cached_coco = allow_cached_coco
         self._metadata = MetadataCatalog.get(dataset_name)
         self.reset()
@@ -98,21 +114,26 @@ class COCOEvaluator(DatasetEvaluator):
 
         Args:
             inputs: dataset dicts with `image_id`.
-            outputs: dicts whose `instances` hold `pred_boxes, scores, pred_classes` and perhaps `pred_masks`,
-                in pixels of the original image.
+            outputs: dicts whose `instances` hold `pred_boxes, scores, pred_classes` and perhaps `pred_masks`
+                and `pred_keypoints`, in pixels of the original image; or whose `proposals` hold
+                `proposal_boxes` and `objectness_logits`.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            if "instances" not in output:
+            if not {"instances", "proposals"} & set(output):
                 continue
             if "image_id" not in record:
                 raise InputError(
                     f"{record.get('file_name')}: the dataset dict has no image_id, which evaluation needs; "
                     "add one that is unique, in the function that returns the data set"
                 )
-            instances = output["instances"]
-            self._predicted_tasks |= {"bbox", "segm"} if instances.has("pred_masks") else {"bbox"}
-            results = instances_to_coco_json(instances, record["image_id"])
-            self._predictions.append({"image_id": record["image_id"], "instances": results})
+            prediction = {"image_id": record["image_id"]}
+            if "proposals" in output:
+                prediction["proposals"] = output["proposals"].to("cpu")
+            if "instances" in output:
+                found = output["instances"]
+                self._predicted_tasks |= {task for task, field in _TASK_FIELDS.items() if found.has(field)}
+                prediction["instances"] = instances_to_coco_json(found, record["image_id"])
+            self._predictions.append(prediction)
 
     def evaluate(self, img_ids: Iterable[Any] | None = None) -> OrderedDict[str, dict[str, float]]:
         """Write and score the predictions of all processes.
@@ -121,7 +142,8 @@ class COCOEvaluator(DatasetEvaluator):
             img_ids: images to score; by default all of the data set, also those that were not processed.
 
         Returns:
-            `{"bbox": metrics, "segm": metrics}` in percent, as `evaluate_coco_json` returns them, on the main
+            `{"bbox": metrics, "segm": metrics, "keypoints": metrics}` in percent, as `evaluate_coco_json`
+            returns them, or `{"box_proposals": metrics}`, as `box_proposal_recalls` does, on the main
             process; empty on the others, and where nothing was processed or the data set has no annotations.
         """
         predictions, predicted_tasks = self._predictions, self._predicted_tasks
@@ -135,18 +157,47 @@ class COCOEvaluator(DatasetEvaluator):
         if not predictions:
             logger.warning("%s: no predictions were processed; nothing is scored", self._dataset_name)
             return OrderedDict()
-        results = self._to_dataset_ids(_once_per_image(predictions))
+        predictions = _once_per_image(predictions)
+        scores: OrderedDict[str, dict[str, float]] = OrderedDict()
+        if any("proposals" in prediction for prediction in predictions):
+            scores |= self._evaluate_proposals(predictions, img_ids)
+        if any("instances" in prediction for prediction in predictions):
+            scores |= self._evaluate_instances(predictions, predicted_tasks, img_ids)
+        return scores
+
+    def _evaluate_proposals(
+        self, predictions: list[dict[str, Any]], img_ids: Iterable[Any] | None
+    ) -> dict[str, dict[str, float]]:
+        """Write and score `proposals`; see `evaluate`."""
+        proposals = {entry["image_id"]: entry["proposals"] for entry in predictions if "proposals" in entry}
         if self._output_dir is not None:
-            path = Path(self._output_dir) / RESULTS_FILE
+            path = Path(self._output_dir) / PROPOSALS_FILE
+            write_box_proposals(path, proposals)
+            logger.info("Proposals of %d images are in %s", len(proposals), path)
+        if "annotations" not in self._coco_api.dataset:
+            logger.info("%s has no annotations: its proposals are saved but not scored", self._dataset_name)
+            return {}
+        if img_ids is not None:
+            proposals = {image_id: proposals[image_id] for image_id in img_ids if image_id in proposals}
+        return {"box_proposals": box_proposal_recalls(proposals, self._coco_api)}
+
+    def _evaluate_instances(
+        self, predictions: list[dict[str, Any]], predicted_tasks: set[str], img_ids: Iterable[Any] | None
+    ) -> dict[str, dict[str, float]]:
+        """Write and score `instances`; see `evaluate`."""
+        results = self._to_dataset_ids(predictions)
+        if self._output_dir is not None:
+            path = Path(self._output_dir) / self.results_file
             write_json(path, results)
             logger.info("%d predictions are in %s", len(results), path)
         if "annotations" not in self._coco_api.dataset:
             logger.info("%s has no annotations: its predictions are saved but not scored", self._dataset_name)
-            return OrderedDict()
+            return {}
         self._warn_of_crowded_images()
-        return OrderedDict(
-            (task, self._score(results, task, img_ids)) for task in self._tasks_to_score(predicted_tasks)
-        )
+        tasks = self._tasks_to_score(predicted_tasks)
+        if "keypoints" in tasks:
+            self._warn_of_crowded_keypoints()
+        return {task: self._score(results, task, img_ids) for task in tasks}
 
     def _warn_of_crowded_images(self) -> None:
         """Objects beyond the limit of detections can only be missed: AP cannot reach 100 then."""
@@ -160,6 +211,19 @@ class COCOEvaluator(DatasetEvaluator):
                 *(len(crowded), self._dataset_name, limit, max(crowded), limit),
             )
 
+    def _warn_of_crowded_keypoints(self) -> None:
+        """The same for keypoints, whose limit is COCO's alone."""
+        limit = MAX_KEYPOINT_DETECTIONS[-1]
+        annotations = self._coco_api.dataset["annotations"]
+        objects = Counter(a["image_id"] for a in annotations if any((a.get("keypoints") or ())[2::3]))
+        crowded = sum(count > limit for count in objects.values())
+        if crowded:
+            logger.warning(
+                "%d images of %s have keypoints of more than %d objects, but COCO's rules score those of at"
+                " most %d detections an image",
+                *(crowded, self._dataset_name, limit, limit),
+            )
+
     def _tasks_to_score(self, predicted: set[str]) -> list[str]:
         """The tasks asked for, or else all that predictions and annotations both hold."""
         if self._tasks is not None:
@@ -167,6 +231,9 @@ class COCOEvaluator(DatasetEvaluator):
         if "segm" in predicted and not has_masks(self._coco_api):
             logger.warning("%s has no masks in its annotations: only boxes are scored", self._dataset_name)
             predicted = predicted - {"segm"}
+        if "keypoints" in predicted and not has_keypoints(self._coco_api):
+            logger.warning("%s has no keypoints in its annotations: they are not scored", self._dataset_name)
+            predicted = predicted - {"keypoints"}
         return [task for task in IOU_TYPES if task in predicted]
 
     def _score(
@@ -181,11 +248,12 @@ class COCOEvaluator(DatasetEvaluator):
             img_ids=img_ids,
             max_detections=self._max_detections,
             use_mask_area=True,
+            oks_sigmas=self._oks_sigmas or self._metadata.get("keypoint_oks_sigmas"),
         )
 
     def _to_dataset_ids(self, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """All results in one list, their classes 0..K-1 replaced by the data set's category ids."""
-        results = [dict(entry) for prediction in predictions for entry in prediction["instances"]]
+        results = [dict(entry) for prediction in predictions for entry in prediction.get("instances", ())]
         to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if to_contiguous is None:
             return results
@@ -206,11 +274,12 @@ def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, 
 
     Args:
         instances: with `pred_boxes` (Boxes or a (M, 4) tensor, xyxy), `scores`, `pred_classes`, and perhaps
-            `pred_masks` (M, H, W) of the image's size.
+            `pred_masks` (M, H, W) of the image's size and `pred_keypoints` (M, P, 3): x, y, score.
         img_id: the image's id in the data set.
 
     Returns:
-        One dict an instance: `image_id, category_id` (0..K-1), `bbox` (xywh), `score`, `segmentation` (RLE).
+        One dict an instance: `image_id, category_id` (0..K-1), `bbox` (xywh), `score`, `segmentation` (RLE),
+        `keypoints` (3P numbers; x and y as COCO counts them, half a pixel less than continuous coordinates).
     """
     if len(instances) == 0:
         return []
@@ -224,6 +293,11 @@ def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, 
     if instances.has("pred_masks"):
         for result, rle in zip(results, encode_masks(_tensor(instances.pred_masks)), strict=True):
             result["segmentation"] = rle
+    if instances.has("pred_keypoints"):
+        keypoints = instances.pred_keypoints.detach().cpu().clone()  # (M, P, 3)
+        keypoints[..., :2] -= KEYPOINT_OFFSET
+        for result, points in zip(results, keypoints.flatten(1).tolist(), strict=True):
+            result["keypoints"] = points
     return results
 
 

@@ -71,9 +71,9 @@ def load_results(
 
     Args:
         ground_truth: whose images and categories the predictions refer to.
-        source: a results file or its content (not changed): `image_id, category_id, score` and `bbox` (xywh),
-            `segmentation` (RLE or polygons) or both. It may be empty.
-        iou_type: "bbox" or "segm".
+        source: a results file or its content (not changed): `image_id, category_id, score` and some of `bbox`
+            (xywh), `segmentation` (RLE or polygons) and `keypoints` (x, y, score of each). It may be empty.
+        iou_type: "bbox", "segm" or "keypoints".
         use_mask_area: whether a mask with a box beside it counts as small, medium or large by the mask (as
             Detectron2 does) or by the box (as pycocotools does).
 
@@ -171,6 +171,8 @@ def _detection(
             " have; give the predictions of this data set"
         )
     box, rle = detection.get("bbox"), None
+    if iou_type == "keypoints" and not box and not detection.get("segmentation"):
+        box = _box_of_keypoints(detection.get("keypoints"), number, name)
     if iou_type == "segm" or not box:
         try:
             rle = to_rle(detection.get("segmentation"), image.get("height"), image.get("width"))
@@ -184,6 +186,16 @@ def _detection(
         box = mask_util.toBbox(rle).tolist()
     area = float(mask_util.area(rle)) if by_mask else box[2] * box[3]
     return {**detection, "bbox": box, "segmentation": rle, "area": area, "id": number, "iscrowd": 0}
+
+
+def _box_of_keypoints(keypoints: Any, number: int, name: str) -> list[float]:
+    """The box (xywh) around all keypoints, whose area decides about medium and large where no box came."""
+    if not isinstance(keypoints, list) or len(keypoints) < 3 or len(keypoints) % 3:
+        raise InputError(
+            f"{name}: entry {number} has no 'keypoints' [x, y, score, ...], which 'keypoints' scores need"
+        )
+    x, y = keypoints[0::3], keypoints[1::3]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
 
 def has_masks(ground_truth: COCO) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 
-from panomask.data.catalog import DatasetCatalog, MetadataCatalog
+from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from panomask.errors import InputError
 from panomask.evaluation.coco_ground_truth import to_rle
 from panomask.json_file import write_json
@@ -75,8 +75,26 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
         "info": {"description": f"{dataset_name}, converted by panomask"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": to_dataset_id[k], "name": name} for k, name in enumerate(names)],
+        "categories": _coco_categories(metadata, names, to_dataset_id, annotations),
     }
+
+
+def _coco_categories(
+    metadata: Metadata, names: Sequence[str], to_dataset_id: dict[int, int], annotations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Categories; those whose objects have keypoints also declare them, as COCO's `person` does."""
+    keypoint_names = list(metadata.get("keypoint_names") or ())
+    declared: dict[str, Any] = {}
+    if keypoint_names:
+        rules = metadata.get("keypoint_connection_rules") or ()
+        joined = [rule[:2] for rule in rules if set(rule[:2]) <= set(keypoint_names)]
+        edges = [[keypoint_names.index(name) + 1 for name in pair] for pair in joined]
+        declared = {"keypoints": keypoint_names, "skeleton": edges}
+    if keypoint_names and metadata.get("keypoint_oks_sigmas"):
+        declared["sigmas"] = list(metadata.get("keypoint_oks_sigmas"))
+    with_keypoints = {a["category_id"] for a in annotations if "keypoints" in a}
+    categories = [{"id": to_dataset_id[k], "name": name} for k, name in enumerate(names)]
+    return [c | (declared if c["id"] in with_keypoints else {}) for c in categories]
 
 
 def _coco_image(record: dict[str, Any], index: int, where: str) -> dict[str, Any]:
@@ -115,7 +133,7 @@ def _coco_annotation(
         converted["area"] = box[2] * box[3] if rle is None else float(mask_util.area(rle))
     if segmentation:
         converted["segmentation"] = segmentation
-    if "keypoints" in annotation:
+    if annotation.get("keypoints") is not None and len(annotation["keypoints"]):
         keypoints = np.array(annotation["keypoints"], dtype=float).reshape(-1, 3)
         keypoints[:, :2] -= KEYPOINT_OFFSET
         converted["keypoints"] = keypoints.reshape(-1).tolist()

@@ -1,7 +1,7 @@
-"""COCO's average precision and recall of boxes and masks, as pycocotools computes them.
+"""COCO's average precision and recall of boxes, masks and keypoints, as pycocotools computes them.
 
 T IoU thresholds (.50:.05:.95), R recall points (0:.01:1), K categories, A = 4 area ranges (all, small below
-32^2 pixels, medium, large above 96^2), M limits on the detections of an image.
+32^2 pixels, medium, large above 96^2; keypoints have no small ones), M limits on the detections of an image.
 """
 
 import io
@@ -22,12 +22,19 @@ from panomask.evaluation.coco_ground_truth import (
     load_results,
     with_masks_only,
 )
+from panomask.evaluation.coco_keypoints import (
+    check_predictions,
+    has_keypoints,
+    resolve_oks_sigmas,
+    with_keypoints,
+)
 
 logger = logging.getLogger(__name__)
 
-IOU_TYPES = ("bbox", "segm")
+IOU_TYPES = ("bbox", "segm", "keypoints")
 MAX_DETECTIONS = (1, 10, 100)
-AREA_SUFFIXES = ("s", "m", "l")
+MAX_KEYPOINT_DETECTIONS = (20,)
+"""COCO's only limit for keypoints, whatever that for boxes is."""
 ALL_AREAS = 0
 
 
@@ -39,23 +46,30 @@ def evaluate_coco_json(
     img_ids: Iterable[Any] | None = None,
     max_detections: Sequence[int] = MAX_DETECTIONS,
     use_mask_area: bool = False,
+    oks_sigmas: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Score predictions in COCO's results format against COCO annotations.
 
     Args:
         ground_truth: annotation file, its content, or a `COCO` object.
         results: results file or its content; may be empty (every score of a class that occurs is 0).
-        iou_type: "bbox" or "segm".
+        iou_type: "bbox", "segm" or "keypoints".
         img_ids: images to score, all by default. An image without predictions counts, with all its objects
             missed.
         max_detections: three ascending limits on the best detections of an image and category; AP and the AR
-            by size go by the last.
+            by size go by the last. For keypoints it is always COCO's 20.
         use_mask_area: measure predicted masks, not the boxes beside them, for the scores by size. Detectron2
             does; pycocotools does not. Irrelevant where results hold masks without boxes.
+        oks_sigmas: for keypoints, see `resolve_oks_sigmas`; by default what the ground truth's categories
+            declare as "sigmas", or COCO's for COCO's 17 keypoints.
 
     Returns:
-        The twelve COCO numbers in percent (AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl), then
-        `AP-name` for every category; NaN where there is no ground truth to find.
+        The twelve COCO numbers in percent (AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl) or, for
+        keypoints, the ten (AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl), then `AP-name` for every category; NaN
+        where there is no ground truth to find.
+
+    Raises:
+        InputError: unreadable or unfitting files, or keypoints whose sigmas nobody says.
     """
     if iou_type not in IOU_TYPES:
         raise InputError(f"iou_type {iou_type!r} is not supported; give one of {', '.join(IOU_TYPES)}")
@@ -66,8 +80,18 @@ def evaluate_coco_json(
         if not has_masks(truth):
             raise InputError("the ground truth has no masks; score the boxes alone (iou_type 'bbox')")
         truth = with_masks_only(truth)
+    sigmas: list[float] = []
+    if iou_type == "keypoints":
+        if not has_keypoints(truth):
+            raise InputError("the ground truth has no keypoints; score the boxes alone (iou_type 'bbox')")
+        sigmas = resolve_oks_sigmas(truth, oks_sigmas)
+        truth = with_keypoints(truth, len(sigmas))
     predictions = load_results(truth, results, iou_type, use_mask_area=use_mask_area)
-    scored = run_coco_eval(truth, predictions, iou_type, img_ids=img_ids, max_detections=max_detections)
+    if sigmas:
+        check_predictions(predictions, len(sigmas))
+    scored = run_coco_eval(
+        truth, predictions, iou_type, img_ids=img_ids, max_detections=max_detections, oks_sigmas=sigmas
+    )
     return {**summary_metrics(scored), **category_metrics(scored)}
 
 
@@ -78,19 +102,23 @@ def run_coco_eval(
     *,
     img_ids: Iterable[Any] | None = None,
     max_detections: Sequence[int] = MAX_DETECTIONS,
+    oks_sigmas: Sequence[float] = (),
 ) -> COCOeval:
-    """Evaluate and accumulate, silently.
+    """Evaluate and accumulate, silently. `oks_sigmas` (K) are those of keypoints, `max_detections` is not.
 
     Returns:
         pycocotools' evaluation, whose `eval` holds `precision` (T, R, K, A, M) and `recall` (T, K, A, M).
     """
-    if len(max_detections) != len(MAX_DETECTIONS):
+    is_oks = iou_type == "keypoints"
+    if not is_oks and len(max_detections) != len(MAX_DETECTIONS):
         raise InputError(
             f"max_detections {list(max_detections)}: three limits are needed, as in [1, 10, 100]"
         )
     with redirect_stdout(io.StringIO()):
         scored = COCOeval(ground_truth, predictions, iou_type)
-        scored.params.maxDets = list(max_detections)
+        scored.params.maxDets = list(MAX_KEYPOINT_DETECTIONS if is_oks else max_detections)
+        if is_oks:
+            scored.params.kpt_oks_sigmas = np.asarray(oks_sigmas, dtype=np.float64)
         if img_ids is not None:
             scored.params.imgIds = list(img_ids)
         scored.evaluate()
@@ -99,20 +127,21 @@ def run_coco_eval(
 
 
 def summary_metrics(scored: COCOeval) -> dict[str, float]:
-    """The twelve COCO numbers of an accumulated evaluation, in percent."""
-    precision, recall, limits = scored.eval["precision"], scored.eval["recall"], scored.params.maxDets
-    at_most = len(limits) - 1
-    thresholds = scored.params.iouThrs
-    metrics = {"AP": _mean(precision[:, :, :, ALL_AREAS, at_most])}
-    for iou in (0.5, 0.75):
-        chosen = np.isclose(thresholds, iou)
-        metrics[f"AP{round(100 * iou)}"] = _mean(precision[chosen, :, :, ALL_AREAS, at_most])
-    for area, suffix in enumerate(AREA_SUFFIXES, start=1):
-        metrics[f"AP{suffix}"] = _mean(precision[:, :, :, area, at_most])
-    for limit, max_dets in enumerate(limits):
-        metrics[f"AR{max_dets}"] = _mean(recall[:, :, ALL_AREAS, limit])
-    for area, suffix in enumerate(AREA_SUFFIXES, start=1):
-        metrics[f"AR{suffix}"] = _mean(recall[:, :, area, at_most])
+    """The twelve COCO numbers (keypoints: ten) of an accumulated evaluation, in percent."""
+    precision, recall = scored.eval["precision"], scored.eval["recall"]
+    precision_in_all, recall_in_all = precision[..., ALL_AREAS, -1], recall[..., ALL_AREAS, -1]
+    areas = [(area, label[0]) for area, label in enumerate(scored.params.areaRngLbl) if area != ALL_AREAS]
+    thresholds = [(f"{round(100 * iou)}", np.isclose(scored.params.iouThrs, iou)) for iou in (0.5, 0.75)]
+    metrics = {"AP": _mean(precision_in_all)}
+    metrics |= {f"AP{percent}": _mean(precision_in_all[chosen]) for percent, chosen in thresholds}
+    metrics |= {f"AP{suffix}": _mean(precision[..., area, -1]) for area, suffix in areas}
+    if scored.params.iouType == "keypoints":
+        metrics["AR"] = _mean(recall_in_all)
+        metrics |= {f"AR{percent}": _mean(recall_in_all[chosen]) for percent, chosen in thresholds}
+    else:
+        for limit, max_dets in enumerate(scored.params.maxDets):
+            metrics[f"AR{max_dets}"] = _mean(recall[:, :, ALL_AREAS, limit])
+    metrics |= {f"AR{suffix}": _mean(recall[..., area, -1]) for area, suffix in areas}
     return metrics
 
 

@@ -124,8 +124,8 @@ def test_the_truth_fed_back_scores_100_even_where_ids_start_at_zero():
 def test_masks_are_needed_for_mask_scores():
     with pytest.raises(InputError, match="has no masks"):
         evaluate_coco_json(_truth(SMALL), _found((SMALL, 1.0)), "segm")
-    with pytest.raises(InputError, match="'keypoints' is not supported"):
-        evaluate_coco_json(_truth(SMALL), _found((SMALL, 1.0)), "keypoints")
+    with pytest.raises(InputError, match="'panoptic' is not supported"):
+        evaluate_coco_json(_truth(SMALL), _found((SMALL, 1.0)), "panoptic")
     with pytest.raises(InputError, match="no 'annotations'"):
         evaluate_coco_json({"images": [], "categories": []}, [])
 

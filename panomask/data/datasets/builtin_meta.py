@@ -1,9 +1,14 @@
 """What is known about the built-in data sets without reading a file."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from panomask.data.datasets.cityscapes_labels import INSTANCE_LABELS, SCORED_LABELS
 from panomask.data.datasets.coco_categories import distinct_color
+from panomask.data.datasets.lvis_categories import LVIS_CLASSES
 from panomask.errors import InputError
+from panomask.structures.keypoints import COCO_PERSON_KEYPOINT_NAMES, COCO_PERSON_OKS_SIGMAS
 
 _COCO_THINGS = (
     "1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat, 10 traffic light,"
@@ -32,6 +37,41 @@ COCO_CATEGORIES = _parse(_COCO_THINGS)
 """COCO's 80 thing classes by id: {"id", "name", "isthing": 1, "color": [R, G, B]}."""
 
 
+COCO_PERSON_KEYPOINT_FLIP_MAP = tuple(
+    (name, name.replace("left", "right")) for name in COCO_PERSON_KEYPOINT_NAMES if name.startswith("left")
+)
+"""Pairs that change places when an image is mirrored."""
+
+_PERSON_EDGES = (
+    "left_ear left_eye 102 204 255, right_ear right_eye 51 153 255, left_eye nose 102 0 204,"
+    "nose right_eye 51 102 255, left_shoulder right_shoulder 255 128 0, left_shoulder left_elbow 153 255 204,"
+    "right_shoulder right_elbow 128 229 255, left_elbow left_wrist 153 255 153,"
+    "right_elbow right_wrist 102 255 224, left_hip right_hip 255 102 0, left_hip left_knee 255 255 77,"
+    "right_hip right_knee 153 255 204, left_knee left_ankle 191 255 128, right_knee right_ankle 255 195 77"
+)
+
+
+def _parse_edge(text: str) -> tuple[str, str, tuple[int, int, int]]:
+    start, end, red, green, blue = text.split()
+    return start, end, (int(red), int(green), int(blue))
+
+
+KEYPOINT_CONNECTION_RULES = [_parse_edge(edge) for edge in _PERSON_EDGES.split(",")]
+"""Which of COCO's keypoints to join when drawing: (name, name, RGB colour)."""
+
+CITYSCAPES_CATEGORIES = [
+    {
+        "color": label.color,
+        "isthing": int(label.has_instances),
+        "id": label.id,
+        "trainId": label.train_id,
+        "name": label.name,
+    }
+    for label in SCORED_LABELS
+]
+"""The 19 scored classes of Cityscapes, 11 stuff and 8 things, in the order of their train ids."""
+
+
 def _get_coco_instances_meta() -> dict[str, Any]:
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
     return {
@@ -41,8 +81,45 @@ def _get_coco_instances_meta() -> dict[str, Any]:
     }
 
 
+def _get_coco_person_meta() -> dict[str, Any]:
+    return {
+        "thing_classes": ["person"],
+        "keypoint_names": list(COCO_PERSON_KEYPOINT_NAMES),
+        "keypoint_flip_map": list(COCO_PERSON_KEYPOINT_FLIP_MAP),
+        "keypoint_connection_rules": KEYPOINT_CONNECTION_RULES,
+        "keypoint_oks_sigmas": list(COCO_PERSON_OKS_SIGMAS),
+    }
+
+
+def _get_cityscapes_meta() -> dict[str, Any]:
+    return {
+        "thing_classes": [label.name for label in INSTANCE_LABELS],
+        "thing_colors": [list(label.color) for label in INSTANCE_LABELS],
+        "thing_dataset_id_to_contiguous_id": {label.id: index for index, label in enumerate(INSTANCE_LABELS)},
+        "stuff_classes": [label.name for label in SCORED_LABELS],
+        "stuff_colors": [list(label.color) for label in SCORED_LABELS],
+        "stuff_dataset_id_to_contiguous_id": {label.id: label.train_id for label in SCORED_LABELS},
+    }
+
+
+def _get_lvis_meta(version: str) -> dict[str, Any]:
+    names = LVIS_CLASSES[version]
+    return {
+        "thing_classes": list(names),
+        "thing_dataset_id_to_contiguous_id": {index + 1: index for index in range(len(names))},
+    }
+
+
+_FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
+    "coco": _get_coco_instances_meta,
+    "coco_person": _get_coco_person_meta,
+    "cityscapes": _get_cityscapes_meta,
+    **{f"lvis_{version}": partial(_get_lvis_meta, version) for version in LVIS_CLASSES},
+}
+
+
 def _get_builtin_metadata(dataset_name: str) -> dict[str, Any]:
-    """Metadata fields of a family of data sets; "coco" is the only one so far."""
-    if dataset_name != "coco":
-        raise InputError(f"There is no built-in metadata for {dataset_name!r}; known is 'coco'")
-    return _get_coco_instances_meta()
+    """Metadata fields of a family of data sets, afresh at every call."""
+    if dataset_name not in _FAMILIES:
+        raise InputError(f"There is no built-in metadata for {dataset_name!r}; known: {', '.join(_FAMILIES)}")
+    return _FAMILIES[dataset_name]()

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -11,9 +11,9 @@ from typing import Any
 from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from panomask.data.datasets.coco_annotations import BadAnnotation, convert_annotation
 from panomask.data.datasets.coco_categories import (
+    add_keypoint_metadata,
     check_categories,
     is_name_list,
-    keypoint_metadata,
     read_coco_categories,
     read_json,
     top_level_list,
@@ -78,6 +78,36 @@ def load_coco_json(
     The file is parsed at once (COCO train2017: 860k annotations in 450 MB), but annotations are converted one
     by one and each is freed as it goes, so a parser that streams them could take the place of `json`.
     """
+    records, categories = read_records(
+        json_file,
+        image_root,
+        extra_annotation_keys=extra_annotation_keys,
+        on_bad=on_bad,
+        require_annotations=require_annotations,
+    )
+    if dataset_name is not None:
+        _map_category_ids(
+            records, set_coco_metadata(MetadataCatalog.get(dataset_name), json_file, categories)
+        )
+    return records
+
+
+def read_records(
+    json_file: str | Path,
+    image_root: str | Path,
+    *,
+    prepare_images: Callable[[list[Any]], None] | None = None,
+    extra_annotation_keys: Sequence[str] | None = None,
+    on_bad: str = "refuse",
+    require_annotations: bool = True,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Dataset dicts and categories of a COCO file, both sorted by id; category ids as in the file.
+
+    Args:
+        prepare_images: called with the file's "images", unchecked, which it may change: for relatives of
+            COCO's format.
+        json_file, image_root, extra_annotation_keys, on_bad, require_annotations: see `load_coco_json`.
+    """
     if on_bad not in ("refuse", "drop"):
         raise InputError(
             f'on_bad (DATASETS.ON_BAD_ANNOTATION) is {on_bad!r}; allowed are "refuse" and "drop"'
@@ -85,6 +115,8 @@ def load_coco_json(
     start = perf_counter()
     document = read_json(json_file)
     images = top_level_list(json_file, document, "images")
+    if prepare_images is not None:
+        prepare_images(images)
     categories = check_categories(json_file, top_level_list(json_file, document, "categories"))
     annotations: list[Any] = []
     if require_annotations or "annotations" in document:
@@ -95,22 +127,18 @@ def load_coco_json(
     problems = _Problems(json_file, on_bad, total=len(annotations))
     _add_annotations(records, annotations, categories, extra_annotation_keys or (), problems)
     problems.log_summary()
-    if dataset_name is not None:
-        _map_category_ids(
-            records, set_coco_metadata(MetadataCatalog.get(dataset_name), json_file, categories)
-        )
     log_once(
         logger,
         ("read", str(json_file)),
         "%s: %d images, %d annotations, %d categories read in %.1f s",
         *(json_file, len(records), len(annotations), len(categories), perf_counter() - start),
     )
-    return sort_by_id(json_file, records)
+    return sort_by_id(json_file, records), categories
 
 
-def _map_category_ids(records: dict[Any, dict[str, Any]], id_map: dict[int, int]) -> None:
+def _map_category_ids(records: list[dict[str, Any]], id_map: dict[int, int]) -> None:
     """Replace each object's category id, in place."""
-    for record in records.values():
+    for record in records:
         for instance in record["annotations"]:
             instance["category_id"] = id_map[instance["category_id"]]
 
@@ -130,9 +158,7 @@ def set_coco_metadata(
     _refuse_conflict(metadata, json_file, "thing_classes", names)
     _refuse_conflict(metadata, json_file, "thing_dataset_id_to_contiguous_id", id_map)
     metadata.__dict__.update(thing_classes=names, thing_dataset_id_to_contiguous_id=id_map)
-    keypoints = keypoint_metadata(categories)
-    if metadata.get("keypoint_names") is None:
-        metadata.set(**{field: value for field, value in keypoints.items() if metadata.get(field) is None})
+    add_keypoint_metadata(metadata, categories)
     return id_map
 
 

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from panomask.data.catalog import Metadata
+from panomask.data.datasets.keypoint_sides import find_flip_pairs
 from panomask.errors import InputError
 from panomask.json_file import read_json
 
@@ -139,22 +141,34 @@ def _list_after_key(data: mmap.mmap, position: int) -> tuple[list[Any], int] | N
 
 
 def keypoint_metadata(categories: list[dict[str, Any]]) -> dict[str, Any]:
-    """`keypoint_names`, `keypoint_flip_map` and `keypoint_connection_rules`, as the categories declare them.
+    """The metadata fields of the keypoints that the categories declare.
 
-    A category declares keypoints by "keypoints" (names) and, for drawing, "skeleton" (pairs of indices from
-    1). Names that differ in left/right only (`left_eye`, `right_eye`) swap when an image is mirrored. Empty
-    when no category declares keypoints, or two declare different ones: a keypoint head predicts one set.
+    A category declares keypoints by "keypoints" (names), "skeleton" (pairs of indices from 1, for drawing)
+    and "sigmas" (one number each, for OKS). Names that differ in their side only (`left_eye`, `right_eye`)
+    swap when an image is mirrored.
+
+    Returns:
+        keypoint_names, keypoint_flip_map, keypoint_connection_rules and, if declared, keypoint_oks_sigmas; {}
+        when no category declares keypoints, or two declare different ones: a keypoint head predicts one set.
     """
     declared = [c for c in categories if is_name_list(c.get("keypoints"))]
-    if not declared or any(c["keypoints"] != declared[0]["keypoints"] for c in declared):
+    sets = [(c["keypoints"], c.get("sigmas")) for c in declared]
+    if not sets or any(each != sets[0] for each in sets):
         return {}
-    names: list[str] = declared[0]["keypoints"]
-    pairs = [(name, name.replace("left", "right", 1)) for name in names if "left" in name]
-    return {
+    names, sigmas = sets[0]
+    fields = {
         "keypoint_names": names,
-        "keypoint_flip_map": [pair for pair in pairs if pair[1] in names],
+        "keypoint_flip_map": find_flip_pairs(names),
         "keypoint_connection_rules": _connections(names, declared[0].get("skeleton")),
     }
+    return {**fields, "keypoint_oks_sigmas": sigmas} if isinstance(sigmas, list) and sigmas else fields
+
+
+def add_keypoint_metadata(metadata: Metadata, categories: list[dict[str, Any]]) -> None:
+    """Set the keypoint fields that the categories declare, in place; fields that were set by hand stay."""
+    if metadata.get("keypoint_names") is None:
+        fields = keypoint_metadata(categories)
+        metadata.set(**{name: value for name, value in fields.items() if metadata.get(name) is None})
 
 
 def is_name_list(value: Any) -> bool:

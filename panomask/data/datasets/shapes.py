@@ -12,13 +12,18 @@ from typing import Any
 
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog, data_root
 from panomask.data.datasets.coco import load_coco_json
-from panomask.data.datasets.shapes_annotation import COLORS
-from panomask.data.datasets.shapes_drawing import THING_CLASSES
+from panomask.data.datasets.coco_categories import keypoint_metadata
+from panomask.data.datasets.shapes_annotation import COLORS, keypoint_categories
+from panomask.data.datasets.shapes_drawing import KEYPOINT_NAMES, THING_CLASSES
 from panomask.data.datasets.shapes_writing import SPLITS, VERSION, is_complete, write_shapes
 
 __all__ = ["ensure_shapes", "register_shapes", "write_shapes"]
 
 logger = logging.getLogger(__name__)
+
+_COCO_SIGMAS = {"head": 0.035, "shoulder": 0.079, "hand": 0.062, "hip": 0.107, "foot": 0.089}
+KEYPOINT_SIGMAS = tuple(_COCO_SIGMAS[name.split("_")[-1]] for name in KEYPOINT_NAMES)
+"""OKS sigmas of the figure's keypoints: COCO's of ears, shoulders, wrists, hips and ankles."""
 
 
 def shapes_folder() -> Path:
@@ -53,6 +58,9 @@ def _register(name: str, *, kind: str, split: str, classes: list[str]) -> None:
     MetadataCatalog.provide(name, partial(_paths, kind, split))
     colors = [COLORS[class_name] for class_name in classes]
     MetadataCatalog.get(name).set(evaluator_type="coco", thing_classes=classes, thing_colors=colors)
+    if kind == "keypoints":
+        declared = keypoint_metadata(keypoint_categories())
+        MetadataCatalog.get(name).set(**declared, keypoint_oks_sigmas=list(KEYPOINT_SIGMAS))
 
 
 def _paths(kind: str, split: str) -> dict[str, str]:

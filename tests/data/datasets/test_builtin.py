@@ -6,7 +6,13 @@ import pytest
 
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.data.datasets import builtin
-from panomask.data.datasets.builtin_meta import COCO_CATEGORIES, _get_builtin_metadata
+from panomask.data.datasets.builtin_meta import (
+    COCO_CATEGORIES,
+    COCO_PERSON_KEYPOINT_FLIP_MAP,
+    COCO_PERSON_KEYPOINT_NAMES,
+    KEYPOINT_CONNECTION_RULES,
+    _get_builtin_metadata,
+)
 from panomask.errors import InputError
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 10, "width": 20}
@@ -82,16 +88,101 @@ def test_test_images_have_no_annotations(coco_val):
     assert record["annotations"] == []
 
 
-def test_names():
-    for name in ("coco_2014_train", "coco_2014_val", "coco_2014_valminusminival", "coco_2017_val_100"):
-        assert name in DatasetCatalog.list()
-    for name in ("shapes_train", "shapes_val"):
-        assert name in DatasetCatalog.list()
+def test_person_keypoints():
+    names = COCO_PERSON_KEYPOINT_NAMES
+    assert len(names) == 17
+    assert (names[0], names[2], names[5], names[10], names[16]) == (
+        *("nose", "right_eye", "left_shoulder"),
+        *("right_wrist", "right_ankle"),
+    )
+    assert len(COCO_PERSON_KEYPOINT_FLIP_MAP) == 8
+    assert ("left_knee", "right_knee") in COCO_PERSON_KEYPOINT_FLIP_MAP
+    assert {name for edge in KEYPOINT_CONNECTION_RULES for name in edge[:2]} == set(names)
+    assert ("nose", "right_eye", (51, 102, 255)) in KEYPOINT_CONNECTION_RULES
+    metadata = MetadataCatalog.get("keypoints_coco_2017_val")
+    assert metadata.thing_classes == ["person"]
+    assert list(metadata.keypoint_names) == list(names)
+
+
+def test_keypoints(monkeypatch, tmp_path):
+    monkeypatch.setenv("PANOMASK_DATASETS", str(tmp_path))
+    person = {"id": 1, "name": "person", "keypoints": list(COCO_PERSON_KEYPOINT_NAMES), "skeleton": [[1, 2]]}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0}
+    annotation["keypoints"] = [3, 4, 2] * 17
+    for folder in ("annotations", "val2017"):
+        (tmp_path / "coco" / folder).mkdir(parents=True)
+    path = tmp_path / "coco/annotations/person_keypoints_val2017.json"
+    path.write_text(json.dumps({"images": [IMAGE], "annotations": [annotation], "categories": [person]}))
+    (record,) = DatasetCatalog.get("keypoints_coco_2017_val")
+    assert record["annotations"][0]["category_id"] == 0
+    assert record["annotations"][0]["keypoints"] == [3.5, 4.5, 2] * 17
+
+
+NAMES = (
+    "coco_2014_train coco_2014_val coco_2014_valminusminival coco_2017_val_100 keypoints_coco_2014_minival"
+    " keypoints_coco_2017_train keypoints_coco_2017_val_100 lvis_v1_train lvis_v1_test_dev"
+    " lvis_v0.5_val_rand_100 lvis_v0.5_train_cocofied cityscapes_fine_instance_seg_train"
+    " cityscapes_fine_sem_seg_test voc_2007_trainval voc_2007_test voc_2012_val shapes_train shapes_val"
+).split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(name):
+    assert name in DatasetCatalog.list()
+    metadata = MetadataCatalog.get(name)
+    assert metadata.thing_classes
+    assert metadata.evaluator_type in (
+        "coco",
+        "lvis",
+        "pascal_voc",
+        "cityscapes_instance",
+        "cityscapes_sem_seg",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "num_classes"),
+    [
+        ("keypoints_coco_2014_val", ["coco/annotations/person_keypoints_val2014.json", "coco/val2014"], 1),
+        ("lvis_v1_val", ["lvis/lvis_v1_val.json", "coco"], 1203),
+        ("lvis_v0.5_test", ["lvis/lvis_v0.5_image_info_test.json", "coco"], 1230),
+        ("lvis_v0.5_val_cocofied", ["lvis/lvis_v0.5_val_cocofied.json", "coco"], 80),
+        (
+            "cityscapes_fine_instance_seg_val",
+            ["cityscapes/leftImg8bit/val", "cityscapes/gtFine/val"],
+            8,
+        ),
+        (
+            "voc_2012_train",
+            ["VOC2012/ImageSets/Main/train.txt", "VOC2012/Annotations", "VOC2012/JPEGImages"],
+            20,
+        ),
+    ],
+)
+def test_families_say_where_their_files_belong(monkeypatch, tmp_path, name, paths, num_classes):
+    monkeypatch.setenv("PANOMASK_DATASETS", str(tmp_path))
+    assert len(MetadataCatalog.get(name).thing_classes) == num_classes
+    with pytest.raises(InputError) as e:
+        DatasetCatalog.get(name)
+    for path in paths:
+        assert str(tmp_path / path) in str(e.value)
+    assert "http" in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_voc_below_the_data_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("PANOMASK_DATASETS", str(tmp_path))
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / "VOC2007" / folder).mkdir(parents=True)
+    (tmp_path / "VOC2007/ImageSets/Main/test.txt").write_text("")
+    assert DatasetCatalog.get("voc_2007_test") == []
+    metadata = MetadataCatalog.get("voc_2007_test")
+    assert (metadata.dirname, metadata.year, metadata.split) == (str(tmp_path / "VOC2007"), 2007, "test")
 
 
 def test_explicit_root(monkeypatch, tmp_path):
     """Registered once more under a fixed root, as research code does with its own data folder."""
-    names = [name for name in DatasetCatalog.list() if name.startswith("coco_")]
+    names = [name for name in DatasetCatalog.list() if name.startswith(("coco_", "keypoints_coco_"))]
     saved = {name: DatasetCatalog.pop(name) for name in names}
     metadata = {name: MetadataCatalog.pop(name) for name in names}
     try:

@@ -134,6 +134,9 @@ def test_no_keypoint_metadata():
     assert keypoint_metadata([{"id": 1, "name": "a"}, {"id": 2, "name": "b", "keypoints": []}]) == {}
     different = [{"id": i, "name": str(i), "keypoints": [f"k{i}"]} for i in range(2)]
     assert keypoint_metadata(different) == {}
+    of_two = [{"id": i, "name": str(i), "keypoints": ["k"], "sigmas": [0.1 + i]} for i in range(2)]
+    assert keypoint_metadata(of_two) == {}
+    assert keypoint_metadata(of_two[:1])["keypoint_oks_sigmas"] == [0.1]
 
 
 def test_distinct_colors():

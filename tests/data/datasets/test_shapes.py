@@ -323,3 +323,4 @@ def test_registered_names_write_the_set_on_first_use(
     assert metadata.keypoint_names == list(KEYPOINT_NAMES)
     assert ("left_hand", "right_hand") in metadata.keypoint_flip_map
     assert len(metadata.keypoint_connection_rules) == 8
+    assert len(metadata.keypoint_oks_sigmas) == len(KEYPOINT_NAMES)

@@ -1,0 +1,146 @@
+"""Mask AP of a model's predictions, by Cityscapes' definition."""
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from panomask.data.catalog import MetadataCatalog
+from panomask.distributed import gather, is_main_process
+from panomask.errors import InputError
+from panomask.evaluation.cityscapes_scores import (
+    THRESHOLDS,
+    ImageClass,
+    average_precision,
+    label_of,
+    overlap_prediction,
+)
+from panomask.evaluation.evaluator import DatasetEvaluator
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIX = "leftImg8bit.png"
+TRUTH_SUFFIX = "gtFine_instanceIds.png"
+
+
+class CityscapesEvaluator(DatasetEvaluator):
+    """What the evaluators of Cityscapes share: where the truth of an image lies."""
+
+    def __init__(self, dataset_name: str) -> None:
+        """`dataset_name`: registered with gt_dir, as the built-in cityscapes_fine_... sets are."""
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._dataset_name = dataset_name
+        if self._metadata.get("gt_dir") is None:
+            raise InputError(
+                f"data set {dataset_name!r} does not say where its truth lies (gt_dir), which Cityscapes'"
+                " scores need; set it in its metadata"
+            )
+
+    def _truth_file(self, file_name: str, suffix: str) -> Path:
+        """gt_dir/<city>/<name>_<suffix> of the image .../<city>/<name>_leftImg8bit.png."""
+        image = Path(file_name)
+        return (
+            Path(self._metadata.gt_dir) / image.parent.name / (image.name.removesuffix(IMAGE_SUFFIX) + suffix)
+        )
+
+
+class CityscapesInstanceEvaluator(CityscapesEvaluator):
+    """AP of masks at IoU 0.5 to 0.95 and at 0.5, over the classes that have objects.
+
+    Masks are compared with `*_gtFine_instanceIds.png` as they are processed; only the sizes of overlaps are
+    kept. Besides gt_dir, the metadata give thing_classes, thing_dataset_id_to_contiguous_id (label id ->
+    class) and stuff_dataset_id_to_contiguous_id (all labels that are scored; the others are void).
+    """
+
+    def __init__(self, dataset_name: str) -> None:
+        super().__init__(dataset_name)
+        to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if to_contiguous is None:
+            raise InputError(
+                f"data set {dataset_name!r} does not say which labels its classes are"
+                " (thing_dataset_id_to_contiguous_id); set it in its metadata"
+            )
+        self._label_ids = {class_id: label_id for label_id, class_id in to_contiguous.items()}
+        stuff = self._metadata.get("stuff_dataset_id_to_contiguous_id", ())
+        self._scored_ids = {*self._label_ids.values(), *stuff}
+        self.reset()
+
+    def reset(self) -> None:
+        self._images: dict[Any, dict[int, ImageClass]] = {}
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Compare a batch's `pred_masks`, `scores` and `pred_classes`, of the original image's size."""
+        for record, output in zip(inputs, outputs, strict=True):
+            if "instances" in output:
+                self._images[record["file_name"]] = self._compare(record["file_name"], output["instances"])
+
+    def _compare(self, file_name: str, instances: Any) -> dict[int, ImageClass]:
+        """Class -> its objects and predictions in one image."""
+        if not instances.has("pred_masks"):
+            raise InputError("the predictions have no masks, which Cityscapes scores: set MODEL.MASK_ON True")
+        ids = _read_ids(self._truth_file(file_name, TRUTH_SUFFIX))
+        found, counts = np.unique(ids, return_counts=True)
+        pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        void_ids = {id_ for id_ in pixels if label_of(id_) not in self._scored_ids and id_ == label_of(id_)}
+        compared = {
+            class_id: ImageClass({id_: n for id_, n in pixels.items() if label_of(id_) == label_id}, [])
+            for class_id, label_id in self._label_ids.items()
+        }
+        classes, scores = instances.pred_classes.tolist(), instances.scores.tolist()
+        masks = instances.pred_masks.cpu()
+        if len(masks) and tuple(masks.shape[1:]) != ids.shape:
+            raise InputError(
+                f"{file_name}: predicted masks are of {tuple(masks.shape[1:])} pixels and the truth of"
+                f" {ids.shape}; images and truth must be of one size"
+            )
+        for class_id, score, mask in zip(classes, scores, masks, strict=True):
+            if class_id not in compared:
+                raise InputError(
+                    f"the model predicted class {class_id}, but {self._dataset_name} has {len(compared)}"
+                    " classes; use the weights of a model with these classes"
+                )
+            mask = mask.numpy().astype(bool)
+            prediction = overlap_prediction(mask, score, ids, self._label_ids[class_id], void_ids)
+            if prediction is not None:
+                compared[class_id].predictions.append(prediction)
+        return compared
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
+        """`{"segm": {"AP", "AP50", and "AP-class" for each}}` in percent, on the main process."""
+        shards = gather(self._images, dst=0)
+        if not is_main_process():
+            return None
+        images = {name: compared for shard in shards for name, compared in shard.items()}
+        if not images:
+            logger.warning("%s: no predictions were processed; nothing is scored", self._dataset_name)
+            return OrderedDict()
+        ap = 100 * np.array(
+            [
+                average_precision([image[class_id] for image in images.values()])
+                for class_id in self._label_ids
+            ]
+        )  # (K, T)
+        metrics = {"AP": _mean(ap), "AP50": _mean(ap[:, np.isclose(THRESHOLDS, 0.5)])}
+        for class_id, row in zip(self._label_ids, ap, strict=True):
+            metrics[f"AP-{self._metadata.thing_classes[class_id]}"] = _mean(row)
+        return OrderedDict(segm=metrics)
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    """(H, W) instance ids."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image).astype(np.int64)
+    except FileNotFoundError:
+        raise InputError(f"{path}: file does not exist; Cityscapes' scores need it, from gtFine") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an image ({error}); copy it again") from None
+
+
+def _mean(ap: np.ndarray) -> float:
+    """Mean of what was measured; NaN where nothing was."""
+    measured = ap[~np.isnan(ap)]
+    return float(measured.mean()) if measured.size else float("nan")
