@@ -7,6 +7,7 @@ from panomask.data.build import (
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
+    load_proposals_into_dataset,
     print_instances_class_histogram,
 )
 from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
@@ -24,5 +25,6 @@ __all__ = [
     "build_detection_test_loader",
     "build_detection_train_loader",
     "get_detection_dataset_dicts",
+    "load_proposals_into_dataset",
     "print_instances_class_histogram",
 ]

@@ -24,6 +24,7 @@ from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.data.dataset_mapper import DatasetMapper
 from panomask.data.detection_utils import check_metadata_consistency
 from panomask.data.log_once import log_once
+from panomask.data.proposals import load_proposals_into_dataset
 from panomask.data.samplers import (
     InferenceSampler,
     RepeatFactorTrainingSampler,
@@ -102,22 +103,20 @@ def get_detection_dataset_dicts(
         names: one or several.
         filter_empty: drop images without objects to train on (for training).
         min_keypoints: drop images with fewer labelled keypoints; 0 keeps all.
-        proposal_files: must be empty: proposals from files are not read.
+        proposal_files: files of proposals, one for each name; None: no proposals are read.
         check_consistency: check that all have the same classes, and log a table of them.
 
     Returns:
         list[dict]; or a torch `Dataset` as it is, if the names are registered with such.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    names = _as_list(names)
     if not names:
         raise InputError(
             "no data set is named: set DATASETS.TRAIN (for training) or DATASETS.TEST (for testing)"
         )
-    if proposal_files:
-        raise InputError(
-            "proposals from files (DATASETS.PROPOSAL_FILES_*) are not supported; leave them empty"
-        )
     parts = [DatasetCatalog.get(name) for name in names]
+    if proposal_files is not None:
+        _add_proposals(names, parts, proposal_files)
     if isinstance(parts[0], Dataset):
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
     for name, part in zip(names, parts, strict=True):
@@ -143,6 +142,22 @@ def get_detection_dataset_dicts(
         if class_names:
             print_instances_class_histogram(dataset_dicts, class_names)
     return dataset_dicts
+
+
+def _add_proposals(names: list[str], parts: list[Any], files: Sequence[str]) -> None:
+    """Read each data set's file of proposals into its dicts, in place."""
+    if len(files) != len(names):
+        raise InputError(
+            f"{len(files)} files of proposals (DATASETS.PROPOSAL_FILES_*) for {len(names)} data sets,"
+            f" {', '.join(names)}: with MODEL.LOAD_PROPOSALS each needs one"
+        )
+    for name, part, file in zip(names, parts, files, strict=True):
+        if isinstance(part, Dataset):
+            raise InputError(
+                f"data set {name!r} is a torch Dataset, which must bring its proposals itself: set"
+                " MODEL.LOAD_PROPOSALS False"
+            )
+        load_proposals_into_dataset(part, file)
 
 
 def _describe(name: str) -> str:
@@ -258,6 +273,28 @@ def _build_train_sampler(cfg: CfgNode, dataset: Any) -> Sampler[int]:
     raise InputError(f"DATALOADER.SAMPLER_TRAIN is {name!r};{hint} allowed: {', '.join(known)}")
 
 
+def _proposal_files_from_config(cfg: CfgNode, names: str | Sequence[str], is_train: bool) -> list[str] | None:
+    """The files of proposals that belong to `names`, which the config lists; None without LOAD_PROPOSALS."""
+    datasets = cfg.DATASETS
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return None
+    known = _as_list(datasets.TRAIN if is_train else datasets.TEST)
+    files = _as_list(datasets.PROPOSAL_FILES_TRAIN if is_train else datasets.PROPOSAL_FILES_TEST)
+    file_of = dict(zip(known, files, strict=False))
+    without = [name for name in _as_list(names) if name not in file_of]
+    if without:
+        split = "TRAIN" if is_train else "TEST"
+        raise InputError(
+            f"data set {without[0]!r} has no file in DATASETS.PROPOSAL_FILES_{split}: MODEL.LOAD_PROPOSALS"
+            f" needs one for each data set of DATASETS.{split}, in the same order"
+        )
+    return [file_of[name] for name in _as_list(names)]
+
+
+def _as_list(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
 def _train_loader_from_config(
     cfg: CfgNode, mapper: Any = None, *, dataset: Any = None, sampler: Any = None
 ) -> dict[str, Any]:
@@ -267,7 +304,7 @@ def _train_loader_from_config(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             min_keypoints=min_keypoints,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+            proposal_files=_proposal_files_from_config(cfg, cfg.DATASETS.TRAIN, is_train=True),
         )
     return {
         "dataset": dataset,
@@ -326,8 +363,9 @@ def build_detection_train_loader(
 def _test_loader_from_config(
     cfg: CfgNode, dataset_name: str | Sequence[str], mapper: Any = None
 ) -> dict[str, Any]:
-    names = [dataset_name] if isinstance(dataset_name, str) else list(dataset_name)
-    dataset = get_detection_dataset_dicts(names, filter_empty=False)
+    names = _as_list(dataset_name)
+    files = _proposal_files_from_config(cfg, names, is_train=False)
+    dataset = get_detection_dataset_dicts(names, filter_empty=False, proposal_files=files)
     return {
         "dataset": dataset,
         "mapper": DatasetMapper(cfg, False) if mapper is None else mapper,

@@ -23,6 +23,7 @@ class DatasetMapper:
     The result is the dataset dict (a copy) with
 
         image      (C, H, W) uint8 tensor, channels as `image_format` says
+        proposals  `Instances` with proposal_boxes and objectness_logits, if they are precomputed
         instances  in training: `Instances` with gt_boxes, gt_classes and, as asked for, gt_masks,
                    gt_keypoints; crowds and objects that the augmentation has cut off are left out
         sem_seg    (H, W) int64 tensor, if the dict names a `sem_seg_file_name`
@@ -54,13 +55,12 @@ class DatasetMapper:
             use_keypoint: make gt_keypoints of the annotations' keypoints.
             instance_mask_format: "polygon" or "bitmask", see `annotations_to_instances`.
             keypoint_hflip_indices: see `create_keypoint_hflip_indices`.
-            precomputed_proposal_topk: must be None: proposals from files are not read.
+            precomputed_proposal_topk: make `proposals` of the dict's precomputed ones, at most so many of the
+                best; None: they are not looked at.
             recompute_boxes: make gt_boxes tight around the augmented masks (which a crop has cut).
         """
         if recompute_boxes and not use_instance_mask:
             raise ValueError("recompute_boxes needs use_instance_mask: boxes are recomputed from masks")
-        if precomputed_proposal_topk is not None:
-            raise InputError("precomputed proposals (MODEL.LOAD_PROPOSALS) are not supported; set it False")
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
@@ -68,6 +68,7 @@ class DatasetMapper:
         self.use_keypoint = use_keypoint
         self.instance_mask_format = instance_mask_format
         self.keypoint_hflip_indices = keypoint_hflip_indices
+        self.proposal_topk = precomputed_proposal_topk
         self.recompute_boxes = recompute_boxes
         use = "training" if is_train else "inference"
         log_once(logger, (use, str(self.augmentations)), "Augmentations in %s: %s", use, self.augmentations)
@@ -75,9 +76,15 @@ class DatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         augmentations = detection_utils.build_augmentation(cfg, is_train)
-        is_cropped = cfg.INPUT.CROP.ENABLED and is_train
-        if is_cropped:
+        if cfg.INPUT.CROP.ENABLED and is_train:
             augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        is_cut = is_train and (cfg.INPUT.CROP.ENABLED or cfg.INPUT.LSJ.ENABLED)
+        topk = None
+        if cfg.MODEL.LOAD_PROPOSALS:
+            datasets = cfg.DATASETS
+            topk = datasets.PRECOMPUTED_PROPOSAL_TOPK_TEST
+            if is_train:
+                topk = datasets.PRECOMPUTED_PROPOSAL_TOPK_TRAIN
         hflip_indices = None
         if cfg.MODEL.KEYPOINT_ON and is_train:
             hflip_indices = detection_utils.create_keypoint_hflip_indices(cfg.DATASETS.TRAIN)
@@ -89,7 +96,8 @@ class DatasetMapper:
             "use_keypoint": cfg.MODEL.KEYPOINT_ON,
             "instance_mask_format": cfg.INPUT.MASK_FORMAT,
             "keypoint_hflip_indices": hflip_indices,
-            "recompute_boxes": bool(is_cropped and cfg.MODEL.MASK_ON),
+            "precomputed_proposal_topk": topk,
+            "recompute_boxes": bool(is_cut and cfg.MODEL.MASK_ON),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +116,10 @@ class DatasetMapper:
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (C, H, W)
         if aug_input.sem_seg is not None:
             dataset_dict["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+        if self.proposal_topk is not None:
+            detection_utils.transform_proposals(
+                dataset_dict, image.shape[:2], transforms, proposal_topk=self.proposal_topk
+            )
         if not self.is_train:
             dataset_dict.pop("annotations", None)
         elif "annotations" in dataset_dict:
@@ -153,10 +165,22 @@ class DatasetMapper:
             )
         if not self.use_keypoint:
             annotation.pop("keypoints", None)
-        elif not annotation.get("keypoints") and self.keypoint_hflip_indices is not None:
-            # COCO's way to say "not labelled": every keypoint with visibility 0
-            annotation["keypoints"] = [0.0] * (3 * len(self.keypoint_hflip_indices))
+        elif self.keypoint_hflip_indices is not None:
+            annotation["keypoints"] = self._all_keypoints(position, annotation)
         return annotation
+
+    def _all_keypoints(self, position: int, annotation: dict[str, Any]) -> Any:
+        """The annotation's keypoints or, COCO's way to say "not labelled", all of them with visibility 0."""
+        assert self.keypoint_hflip_indices is not None
+        keypoints, count = annotation.get("keypoints"), len(self.keypoint_hflip_indices)
+        if keypoints is None or len(keypoints) == 0:
+            return [0.0] * (3 * count)
+        if np.size(keypoints) != 3 * count:
+            raise InputError(
+                f"object {position}{_id_of(annotation)} has {np.size(keypoints) / 3:g} keypoints (x, y,"
+                f" visibility), but the data set's metadata names {count} (keypoint_names); correct either"
+            )
+        return keypoints
 
 
 def _id_of(annotation: dict[str, Any]) -> str:

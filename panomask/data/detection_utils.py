@@ -13,7 +13,7 @@ import torch
 
 from panomask.config import CfgNode
 from panomask.data import transforms as T
-from panomask.data.catalog import MetadataCatalog
+from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.data.image_io import (
     SizeMismatchError,
     check_image_size,
@@ -21,7 +21,10 @@ from panomask.data.image_io import (
     convert_PIL_to_numpy,
     read_image,
 )
+from panomask.data.keypoint_layout import common_keypoint_layout
+from panomask.data.proposals import transform_proposals
 from panomask.errors import InputError
+from panomask.registry import DATASET_FUNCTIONS_REGISTRY
 from panomask.structures import (
     BitMasks,
     Boxes,
@@ -48,6 +51,7 @@ __all__ = [
     "read_image",
     "transform_instance_annotations",
     "transform_keypoint_annotations",
+    "transform_proposals",
 ]
 
 MASK_FORMATS = ("polygon", "bitmask")
@@ -253,21 +257,12 @@ def filter_empty_instances(
 def create_keypoint_hflip_indices(dataset_names: str | Sequence[str]) -> list[int]:
     """Where each keypoint of a mirrored image comes from: `mirrored = points[indices]` swaps left and right.
 
-    Read from the metadata's `keypoint_names` and `keypoint_flip_map` (pairs of names), which all the data
-    sets must share.
+    All the data sets must share their keypoints and pairs; where they come from: `keypoint_layout_of`.
     """
     names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
-    check_metadata_consistency("keypoint_names", names)
-    check_metadata_consistency("keypoint_flip_map", names)
-    metadata = MetadataCatalog.get(names[0])
-    keypoint_names = metadata.get("keypoint_names")
-    if keypoint_names is None:
-        raise InputError(
-            f"data set {names[0]!r} declares no keypoints (keypoint_names): MODEL.KEYPOINT_ON needs them"
-        )
-    pairs = dict(metadata.get("keypoint_flip_map", ()))
-    partner = {**pairs, **{right: left for left, right in pairs.items()}}
-    return [keypoint_names.index(partner.get(name, name)) for name in keypoint_names]
+    if not names:
+        raise InputError("no data set is named: DATASETS.TRAIN is empty")
+    return common_keypoint_layout(names).hflip_indices()
 
 
 def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
@@ -281,6 +276,39 @@ def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
                 f"data sets {dataset_names[0]!r} and {name!r} differ in {key}: {_short(first)} against"
                 f" {_short(value)}; only data sets that agree can be trained on together"
             )
+
+
+@DATASET_FUNCTIONS_REGISTRY.register()
+def get_fed_loss_cls_weights(
+    dataset_names: str | Sequence[str], freq_weight_power: float = 1.0
+) -> torch.Tensor:
+    """How likely each class is to be drawn as a negative of the federated loss (arXiv:2103.07461, 4.1).
+
+    The number of images that hold the class, to the power of `freq_weight_power`. The metadata's
+    `class_image_count` ([{"id": ..., "image_count": ...}, ...], classes in the order of their ids) tells it,
+    and must agree between data sets; where one of them has none the images of all are counted.
+
+    Returns:
+        (K,) float32.
+
+    Raises:
+        InputError: no data set, or `class_image_count` that differ.
+    """
+    names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
+    known = [MetadataCatalog.get(name).get("class_image_count") for name in names]
+    if names and not all(known):
+        return _count_images_of_classes(names).float() ** freq_weight_power
+    check_metadata_consistency("class_image_count", names)
+    counts = [entry["image_count"] for entry in sorted(known[0], key=lambda entry: entry["id"])]
+    return torch.tensor(counts).float() ** freq_weight_power
+
+
+def _count_images_of_classes(dataset_names: Sequence[str]) -> torch.Tensor:
+    """(K,) int64: in how many images of all the data sets each class occurs."""
+    records = [record for name in dataset_names for record in DatasetCatalog.get(name)]
+    classes = [c for record in records for c in {x["category_id"] for x in record.get("annotations", ())}]
+    num_classes = len(MetadataCatalog.get(dataset_names[0]).get("thing_classes", ()))
+    return torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=num_classes)
 
 
 def _short(value: Any) -> str:
@@ -307,7 +335,10 @@ def gen_crop_transform_with_instance(
 
 
 def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """The standard augmentations of INPUT: resize the shortest edge; in training, flip."""
+    """The standard augmentations of INPUT: resize the shortest edge; in training, flip.
+
+    With INPUT.LSJ.ENABLED, training images are resized, cut and padded by large-scale jitter instead.
+    """
     if not is_train:
         return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, "choice")]
     sizes, sampling = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
@@ -318,6 +349,12 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
             f"INPUT.MIN_SIZE_TRAIN must be (min, max) when it is sampled as a range, not {sizes}"
         )
     augmentations: list[T.Augmentation] = [T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, sampling)]
+    if cfg.INPUT.LSJ.ENABLED:
+        jitter, (height, width) = cfg.INPUT.LSJ, cfg.INPUT.LSJ.SIZE
+        augmentations = [
+            T.ResizeScale(jitter.MIN_SCALE, jitter.MAX_SCALE, height, width),
+            T.FixedSizeCrop((height, width)),
+        ]
     flip = cfg.INPUT.RANDOM_FLIP
     if flip not in ("none", "horizontal", "vertical"):
         raise InputError(f"INPUT.RANDOM_FLIP is {flip!r}; allowed: none, horizontal, vertical")

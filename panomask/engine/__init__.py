@@ -32,6 +32,7 @@ from panomask.engine.logger import (
 from panomask.engine.predictor import DefaultPredictor
 from panomask.engine.result_verification import verify_results
 from panomask.engine.setup import default_setup, match_num_classes, refuse_overwriting, register_datasets
+from panomask.engine.test_time_augmentation import DatasetMapperTTA, GeneralizedRCNNWithTTA
 from panomask.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from panomask.engine.writers import (
     CommonMetricPrinter,
@@ -49,10 +50,12 @@ __all__ = [
     "BestCheckpointer",
     "CallbackHook",
     "CommonMetricPrinter",
+    "DatasetMapperTTA",
     "DefaultPredictor",
     "DefaultTrainer",
     "EvalHook",
     "EventWriter",
+    "GeneralizedRCNNWithTTA",
     "HookBase",
     "IterationTimer",
     "JSONWriter",

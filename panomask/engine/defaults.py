@@ -18,6 +18,8 @@ from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.build import build_detection_test_loader, build_detection_train_loader
 from panomask.engine import hooks
 from panomask.engine.environment import RandomStates
+from panomask.engine.evaluators import build_evaluator
+from panomask.engine.keypoint_setup import TrainedKeypoints, match_keypoints
 from panomask.engine.launch import create_ddp_model
 from panomask.engine.logger import setup_logger
 from panomask.engine.result_verification import verify_results
@@ -25,10 +27,11 @@ from panomask.engine.results import write_results
 from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses
 from panomask.engine.setup import match_num_classes, put_names_in_tuples, write_held_back_config
 from panomask.engine.sheet import ComparisonSheet
+from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
 from panomask.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from panomask.engine.writers import EventWriter, default_writers, rewind_metrics
 from panomask.errors import InputError
-from panomask.evaluation import COCOEvaluator, DatasetEvaluator, inference_on_dataset
+from panomask.evaluation import DatasetEvaluator, inference_on_dataset
 from panomask.modeling import build_model
 from panomask.solver import build_lr_scheduler, build_optimizer
 
@@ -95,6 +98,8 @@ class DefaultTrainer(TrainerBase):
         classes = MetadataCatalog.get(names[0]).get("thing_classes") if len(names) else None
         if classes:
             entries["thing_classes"] = ThingClasses(classes)
+        if self.cfg.MODEL.KEYPOINT_ON and len(names) and names[0] in DatasetCatalog:
+            entries["keypoints"] = TrainedKeypoints(names[0])
         return DetectionCheckpointer(model, self.cfg.OUTPUT_DIR, **entries)
 
     @property
@@ -257,21 +262,12 @@ class DefaultTrainer(TrainerBase):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """The evaluator that fits the data set's `evaluator_type`, by default COCO's.
 
-        TEST.DETECTIONS_PER_IMAGE above 100 raises COCO's limit of 100 detections an image to that number.
+        `panomask.engine.evaluators.EVALUATORS` is the table of them.
 
         Raises:
             InputError: no evaluator is known for that type.
         """
-        kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
-        if kind == "coco":
-            folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-            # COCO's limit, unless the model is to give more, for crowded images.
-            limit = max(100, cfg.TEST.DETECTIONS_PER_IMAGE)
-            return COCOEvaluator(dataset_name, output_dir=folder, max_dets_per_image=limit)
-        raise InputError(
-            f"data set {dataset_name!r} has evaluator_type {kind!r}; known: 'coco'. Set it by "
-            f"MetadataCatalog.get({dataset_name!r}).set(evaluator_type=...), or override build_evaluator"
-        )
+        return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def test(
@@ -310,6 +306,20 @@ class DefaultTrainer(TrainerBase):
         if distributed.is_main_process() and any(results.values()):
             write_results(cfg.OUTPUT_DIR, results)
         return next(iter(results.values())) if len(results) == 1 else results
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> Mapping[str, Any]:
+        """`test` with the test-time augmentation of TEST.AUG; its files go to OUTPUT_DIR/TTA. Collective.
+
+        Returns:
+            What `test` does, under names like `bbox_TTA`.
+        """
+        logger.info("Evaluating with test-time augmentation")
+        model = GeneralizedRCNNWithTTA(cfg, model)
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "TTA")
+        return {f"{name}_TTA": found for name, found in cls.test(cfg, model).items()}
 
     @staticmethod
     def auto_scale_workers(cfg: CfgNode, num_workers: int) -> CfgNode:
@@ -358,7 +368,8 @@ def _settle_data(cfg: CfgNode) -> None:
     cfg.defrost()
     try:
         put_names_in_tuples(cfg)
-        for note in match_num_classes(cfg, [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog]):
+        names = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog]
+        for note in match_num_classes(cfg, names) + match_keypoints(cfg, names):
             logger.info(note)
     finally:
         if was_frozen:

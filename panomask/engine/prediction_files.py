@@ -220,7 +220,13 @@ class PredictionFiles:
                 self._keep(frame, instances, image_id=image_id, file_name=str(path), frame=number)
 
     def _detect(self, image: np.ndarray) -> Instances:
-        instances = self._predict(image)["instances"]
+        output = self._predict(image)
+        if "instances" not in output:
+            raise InputError(
+                f"the model gives {', '.join(output)}, but objects are what is drawn and written; use a model"
+                " that detects (MODEL.META_ARCHITECTURE GeneralizedRCNN)"
+            )
+        instances = output["instances"]
         return instances[instances.scores >= self._threshold].to("cpu")
 
     def _keep(self, image: np.ndarray, instances: Instances, **record: Any) -> None:

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from panomask.addresses import local_path
 from panomask.checkpoint import DetectionCheckpointer
 from panomask.checkpoint.files import read_checkpoint
 from panomask.config import CfgNode
 from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.catalog import Metadata
 from panomask.data.transforms import ResizeShortestEdge
+from panomask.engine.keypoint_setup import settle_keypoints
 from panomask.engine.setup import NUM_CLASSES_KEYS, match_num_classes, thing_classes_of
+from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
 from panomask.errors import InputError
 from panomask.modeling import build_model
 
@@ -24,7 +27,8 @@ class DefaultPredictor:
     """A model with the weights of MODEL.WEIGHTS, applied to single images as read from a file.
 
     It resizes as INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST say, converts BGR to INPUT.FORMAT and runs on
-    MODEL.DEVICE. For many images at once, build a test loader and call the model itself.
+    MODEL.DEVICE, with test-time augmentation if TEST.AUG.ENABLED. For many images at once, build a test
+    loader and call the model itself.
 
     Attributes:
         metadata: of the first test data set, or else the class names that the checkpoint holds.
@@ -38,16 +42,28 @@ class DefaultPredictor:
                 else that of DATASETS.TEST.
 
         Raises:
-            InputError: the weights are missing, damaged, or not those of this model.
+            InputError: the weights are missing, damaged, or not those of this model; a model that needs
+                proposals from a file.
         """
+        if cfg.MODEL.LOAD_PROPOSALS:
+            raise InputError(
+                "MODEL.LOAD_PROPOSALS: this model detects in proposals from a file, which has none for these"
+                " images; evaluate it by tools/train_net.py --eval-only, or take a model that has an RPN"
+            )
         self.cfg = cfg.clone()
         self.cfg.defrost()
-        names = _class_names_in_checkpoint(cfg.MODEL.WEIGHTS)
+        trained = _training_of_checkpoint(cfg.MODEL.WEIGHTS)
+        names = trained.get("thing_classes") or None
         _settle_num_classes(self.cfg, names)
         self.metadata = _metadata(self.cfg.DATASETS.TEST, names)
+        keypoints = settle_keypoints(self.cfg, trained.get("keypoints"))
+        if keypoints and self.metadata.get("keypoint_names") is None:
+            self.metadata = Metadata(**{**self.metadata.as_dict(), **keypoints})
         self.model = build_model(self.cfg)
-        self.model.eval()
         DetectionCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS, match="parameters")
+        if self.cfg.TEST.AUG.ENABLED:
+            self.model = GeneralizedRCNNWithTTA(self.cfg, self.model)
+        self.model.eval()
         shortest = [self.cfg.INPUT.MIN_SIZE_TEST] * 2
         self.aug = ResizeShortestEdge(shortest, self.cfg.INPUT.MAX_SIZE_TEST)
         self.input_format = self.cfg.INPUT.FORMAT
@@ -68,16 +84,18 @@ class DefaultPredictor:
         height, width = original_image.shape[:2]
         image = original_image[:, :, ::-1] if self.input_format == "RGB" else original_image
         resized = self.aug.get_transform(image).apply_image(image)
-        tensor = torch.as_tensor(np.ascontiguousarray(resized.astype("float32").transpose(2, 0, 1)))
+        resized = resized if resized.dtype == np.uint8 else resized.astype("float32")
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         with torch.no_grad():
             return self.model([{"image": tensor, "height": height, "width": width}])[0]
 
 
-def _class_names_in_checkpoint(path: str) -> list[str] | None:
-    if not path or "://" in path:
-        return None
-    names = read_checkpoint(path).get("thing_classes")
-    return list(names) if names else None
+def _training_of_checkpoint(path: str) -> dict[str, Any]:
+    """What a checkpoint of ours says of the data of its training: `thing_classes`, `keypoints`."""
+    if not path:
+        return {}
+    checkpoint = read_checkpoint(local_path(path))
+    return {key: checkpoint[key] for key in ("thing_classes", "keypoints") if key in checkpoint}
 
 
 def _settle_num_classes(cfg: CfgNode, checkpoint_names: list[str] | None) -> None:

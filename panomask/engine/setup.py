@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from panomask import distributed
+from panomask.addresses import local_path
 from panomask.atomic_file import write_atomically
 from panomask.config import CfgNode, check_supported
 from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.datasets.coco import read_coco_categories, register_coco_instances
 from panomask.engine.environment import collect_env_info, seed_all_rng, summarize_environment
+from panomask.engine.keypoint_setup import check_oks_sigmas, describe_mirroring, match_keypoints
 from panomask.engine.logger import setup_logger
 from panomask.errors import InputError
 from panomask.layers import resolve_device
@@ -26,8 +28,8 @@ logger = logging.getLogger(__name__)
 NUM_CLASSES_KEYS = {"GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES"}
 """MODEL.META_ARCHITECTURE -> the key that holds its number of thing classes. Projects add theirs."""
 
-_registered: dict[str, tuple[str, str, str]] = {}
-"""Data sets registered from a config: name -> (annotations, images, on_bad)."""
+_registered: dict[str, tuple[Any, ...]] = {}
+"""Data sets registered from a config: name -> (annotations, images, on_bad, metadata)."""
 
 _held_back: dict[Path, str] = {}
 """A resumed run's config.yaml -> its new content, to be written when the checkpoint has been found to fit."""
@@ -36,16 +38,16 @@ _held_back: dict[Path, str] = {}
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Prepare a run, in every process, before a model is built. Changes `cfg` in place, frozen or not.
 
-    Checks the config, registers DATASETS.REGISTER, sets the class count from the data and MODEL.DEVICE to a
-    device that exists, opens OUTPUT_DIR/log.txt, writes OUTPUT_DIR/config.yaml, seeds all generators. On
-    `resume` the old config.yaml stays until `write_held_back_config`.
+    Checks the config, registers DATASETS.REGISTER, sets the numbers of classes and of keypoints from the data
+    and MODEL.DEVICE to a device that exists, opens OUTPUT_DIR/log.txt, writes OUTPUT_DIR/config.yaml, seeds
+    all generators. On `resume` the old config.yaml stays until `write_held_back_config`.
 
     Args:
         cfg: merged from file and command line.
         args: of `default_argument_parser`; only `eval_only` and `resume` matter.
 
     Raises:
-        InputError: a key that is not supported, a class count that disagrees with the data, a missing file,
+        InputError: a key that is not supported, a count that disagrees with the data, a missing file,
             an OUTPUT_DIR that cannot be made; nothing has been written then.
     """
     eval_only = bool(getattr(args, "eval_only", False))
@@ -56,9 +58,11 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     check_supported(cfg)
     put_names_in_tuples(cfg)
     register_datasets(cfg)
-    notes = match_num_classes(
-        cfg, cfg.DATASETS.TEST if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    )
+    names = [*([] if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
+    notes = match_num_classes(cfg, names) + match_keypoints(cfg, names)
+    notes += [] if eval_only else describe_mirroring(cfg)
+    check_oks_sigmas(cfg)
+    _check_proposal_files(cfg, eval_only=eval_only)
     _make_output_dir(cfg.OUTPUT_DIR)
     for name in ("panomask", "fvcore"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
@@ -149,7 +153,8 @@ def register_datasets(cfg: CfgNode) -> None:
         InputError: a name that another data set has.
     """
     for name, entry in cfg.DATASETS.REGISTER.items():
-        source = (str(entry.ANNOTATIONS), str(entry.IMAGES), str(cfg.DATASETS.ON_BAD_ANNOTATION))
+        paths = (str(entry.ANNOTATIONS), str(entry.IMAGES))
+        source = (*paths, str(cfg.DATASETS.ON_BAD_ANNOTATION), _keypoint_metadata(entry))
         if name in DatasetCatalog:
             if _registered.get(name) == source:
                 continue
@@ -160,16 +165,48 @@ def register_datasets(cfg: CfgNode) -> None:
                 )
             DatasetCatalog.remove(name)
             MetadataCatalog.pop(name, None)
-        annotations, images, on_bad = source
-        register_coco_instances(name, {}, annotations, images, on_bad=on_bad)
+        annotations, images, on_bad, metadata = source
+        register_coco_instances(name, metadata, annotations, images, on_bad=on_bad)
         _registered[name] = source
 
 
+def _keypoint_metadata(entry: CfgNode) -> dict[str, Any]:
+    """What an entry of DATASETS.REGISTER says of keypoints; the rest is told from the annotation file."""
+    pairs, sigmas = entry.get("KEYPOINT_FLIP_PAIRS"), entry.get("KEYPOINT_SIGMAS")
+    metadata: dict[str, Any] = {}
+    if pairs:
+        metadata["keypoint_flip_map"] = [tuple(pair) for pair in pairs]
+    if sigmas:
+        metadata["keypoint_oks_sigmas"] = list(sigmas)
+    return metadata
+
+
 def put_names_in_tuples(cfg: CfgNode) -> None:
-    """Make a single name in DATASETS.TRAIN or DATASETS.TEST a tuple of one, in place; code may assign it."""
-    for split in ("TRAIN", "TEST"):
-        if isinstance(cfg.DATASETS[split], str):
-            cfg.DATASETS[split] = (cfg.DATASETS[split],)
+    """Make a single name in DATASETS.TRAIN or DATASETS.TEST a tuple of one, in place; code may assign it.
+
+    The same for the files in DATASETS.PROPOSAL_FILES_TRAIN and _TEST.
+    """
+    for key in ("TRAIN", "TEST", "PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST"):
+        if isinstance(cfg.DATASETS[key], str):
+            cfg.DATASETS[key] = (cfg.DATASETS[key],)
+
+
+def _check_proposal_files(cfg: CfgNode, *, eval_only: bool) -> None:
+    """Raise InputError unless the files of proposals that a run will read are here, or can be downloaded.
+
+    They are read when a loader is built: those of DATASETS.TEST only after the training.
+    """
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return
+    datasets = cfg.DATASETS
+    used = [] if eval_only or not datasets.TRAIN else list(datasets.PROPOSAL_FILES_TRAIN)
+    used += datasets.PROPOSAL_FILES_TEST if datasets.TEST else ()
+    for file in used:
+        if not os.path.isfile(local_path(file)):
+            raise InputError(
+                f"{file}: no such file of proposals; name others in DATASETS.PROPOSAL_FILES_TRAIN and _TEST,"
+                " such as the box_proposals.pkl that the evaluation of an RPN writes"
+            )
 
 
 def match_num_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:

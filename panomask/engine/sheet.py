@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,11 +18,14 @@ from panomask.visualization import comparison_sheet
 
 logger = logging.getLogger(__name__)
 
+MAX_LOOKED_AT = 20
+"""So many images in a row are read in search of one with objects."""
+
 
 def draw_predictions(
     model: nn.Module, dataset_name: str, data_loader: Any, num_images: int, path: str
 ) -> None:
-    """Predict on images spread evenly over a data set and draw them beside the truth.
+    """Predict on images spread evenly over a data set, with objects if they can be, and draw them.
 
     Args:
         model: with the loader's samples as input; its mode is restored.
@@ -35,19 +39,36 @@ def draw_predictions(
     if num_images == 0:
         return
     truths = {record["file_name"]: record for record in DatasetCatalog.get(dataset_name)}
-    step = len(samples) / num_images
+    bounds = [i * len(samples) // num_images for i in range(num_images + 1)]
     rows = []
     with inference_context(model), torch.no_grad():
-        for i in range(num_images):
-            sample = samples[int((i + 0.5) * step)]
+        for start, stop in pairwise(bounds):
+            sample, truth = _first_with_objects(samples, range(start, stop), truths)
             output = model([sample])[0]
-            truth = truths[sample["file_name"]]
             if "instances" not in output or "annotations" not in truth:
                 return
             image = read_image(sample["file_name"], "RGB")
             rows.append((image, truth, output["instances"].to("cpu")))
     comparison_sheet(rows, MetadataCatalog.get(dataset_name), path)
     logger.info(f"Truth and prediction on {num_images} images of {dataset_name} are drawn in {path}")
+
+
+def _first_with_objects(
+    samples: Sequence[dict[str, Any]], positions: range, truths: dict[str, dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first sample with annotations at one of the middle `positions` or after it, else the middle one.
+
+    Returns:
+        The sample and its truth.
+    """
+    middle = positions[len(positions) // 2 :]
+    for position in middle[:MAX_LOOKED_AT]:
+        sample = samples[position]
+        truth = truths[sample["file_name"]]
+        if truth.get("annotations"):
+            return sample, truth
+    sample = samples[middle[0]]
+    return sample, truths[sample["file_name"]]
 
 
 class ComparisonSheet(HookBase):

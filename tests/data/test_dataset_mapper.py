@@ -78,6 +78,15 @@ def test_keypoints_swap_and_missing_ones_are_unlabelled(dataset_dict):
     assert keypoints == [[[16, 6, 1], [24, 6, 2]], [[0, 0, 0], [0, 0, 0]]]
 
 
+def test_an_object_with_another_number_of_keypoints_is_named(dataset_dict):
+    mapper = _mapper(use_keypoint=True, keypoint_hflip_indices=[1, 0])
+    dataset_dict["annotations"][0]["keypoints"] = np.array([[6, 6, 2], [14, 6, 1]])  # an array will do
+    assert len(mapper(dataset_dict)["instances"]) == 2
+    dataset_dict["annotations"][0]["keypoints"] = [6, 6, 2]
+    with pytest.raises(InputError, match=r"object 0 has 1 keypoints .* names 2"):
+        mapper(dataset_dict)
+
+
 def test_bitmask_format(dataset_dict):
     sample = _mapper(use_instance_mask=True, instance_mask_format="bitmask")(dataset_dict)
     assert isinstance(sample["instances"].gt_masks, BitMasks)
@@ -115,11 +124,22 @@ def test_missing_mask_names_image_and_object(dataset_dict, segmentation):
         _mapper(use_instance_mask=True)(dataset_dict)
 
 
+@pytest.mark.parametrize("is_train", [True, False])
+def test_precomputed_proposals(dataset_dict, is_train):
+    boxes = np.array([[0, 0, 4, 4], [2, 2, 8, 8], [1, 1, 3, 3]], np.float32)
+    dataset_dict |= {"proposal_boxes": boxes, "proposal_objectness_logits": np.array([3, 2, 1], np.float32)}
+    dataset_dict |= {"proposal_bbox_mode": BoxMode.XYXY_ABS}
+    result = _mapper(precomputed_proposal_topk=2, is_train=is_train)(dataset_dict)
+    assert result["proposals"].proposal_boxes.tensor.tolist() == [[26, 0, 30, 4], [22, 2, 28, 8]]
+    assert result["proposals"].image_size == tuple(result["image"].shape[1:])
+    assert "proposal_boxes" not in result
+    assert "proposal_boxes" in dataset_dict
+    assert "proposals" not in _mapper(is_train=is_train)(dataset_dict)
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="recompute_boxes"):
         _mapper(recompute_boxes=True)
-    with pytest.raises(InputError, match="LOAD_PROPOSALS"):
-        _mapper(precomputed_proposal_topk=100)
 
 
 def test_from_config(dataset_dict):
@@ -133,6 +153,19 @@ def test_from_config(dataset_dict):
     assert mapper.recompute_boxes
     assert mapper(dataset_dict)["image"].shape == (3, 40, 40)
     assert DatasetMapper(cfg, is_train=False)(dataset_dict)["image"].shape == (3, 800, 1200)
+
+
+def test_large_scale_jitter_recomputes_boxes(dataset_dict):
+    cfg = get_cfg()
+    cfg.merge_from_list("MODEL.MASK_ON True INPUT.RANDOM_FLIP none INPUT.LSJ.ENABLED True".split())
+    # 20 x 30 pixels fit into 4 x (24, 15) at 60 wide: twice as large, and 24 x 15 of it are cut out
+    cfg.merge_from_list(["INPUT.LSJ.SIZE", (24, 15), "INPUT.LSJ.MIN_SCALE", 4, "INPUT.LSJ.MAX_SCALE", 4])
+    sample = DatasetMapper(cfg, True)(dataset_dict)
+    assert sample["image"].shape == (3, 24, 15)
+    instances = sample["instances"]
+    assert instances.image_size == (24, 15)
+    torch.testing.assert_close(instances.gt_boxes.tensor, instances.gt_masks.get_bounding_boxes().tensor)
+    assert not DatasetMapper(cfg, False).recompute_boxes
 
 
 def test_subclass_overrides_annotations(dataset_dict):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from panomask.config import get_cfg
-from panomask.data import MetadataCatalog, detection_utils
+from panomask.data import DatasetCatalog, MetadataCatalog, detection_utils
 from panomask.data import transforms as T
 from panomask.errors import InputError
 from panomask.structures import BitMasks, BoxMode, PolygonMasks
@@ -181,6 +181,8 @@ def test_keypoint_hflip_indices(people):
     assert detection_utils.create_keypoint_hflip_indices(people[0]) == [0, 2, 1]
     with pytest.raises(InputError, match="'e_people' and 'e_others' differ in keypoint_names"):
         detection_utils.create_keypoint_hflip_indices(people)
+    with pytest.raises(InputError, match=r"DATASETS\.TRAIN is empty"):
+        detection_utils.create_keypoint_hflip_indices([])
 
 
 def test_metadata_consistency_needs_names():
@@ -215,6 +217,21 @@ def test_build_augmentation():
     assert resize.get_transform(np.zeros((400, 600, 3))).new_h == 800
 
 
+def test_build_augmentation_with_large_scale_jitter():
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.LSJ.ENABLED", True, "INPUT.LSJ.SIZE", (20, 30), "INPUT.LSJ.MIN_SCALE", 0.5])
+    resize, crop, flip = detection_utils.build_augmentation(cfg, is_train=True)
+    assert (resize.min_scale, resize.max_scale, resize.target_height, resize.target_width) == (0.5, 2, 20, 30)
+    assert crop.crop_size == (20, 30)
+    assert flip.horizontal
+    for _ in range(10):  # scaled up and cut, or scaled down and padded
+        aug_input = T.AugInput(np.zeros((40, 50, 3), dtype=np.uint8))
+        T.AugmentationList([resize, crop, flip])(aug_input)
+        assert aug_input.image.shape == (20, 30, 3)
+    (resize,) = detection_utils.build_augmentation(cfg, is_train=False)  # no jitter in testing
+    assert isinstance(resize, T.ResizeShortestEdge)
+
+
 @pytest.mark.parametrize(
     "key,value",
     [("RANDOM_FLIP", "both"), ("MIN_SIZE_TRAIN_SAMPLING", "list"), ("MIN_SIZE_TRAIN_SAMPLING", "range")],
@@ -224,3 +241,38 @@ def test_build_augmentation_names_the_wrong_key(key, value):
     cfg.INPUT[key] = value
     with pytest.raises(InputError, match=r"INPUT\."):
         detection_utils.build_augmentation(cfg, is_train=True)
+
+
+@pytest.fixture
+def counted():
+    """Two data sets of three classes whose metadata tells no counts."""
+    records = {
+        "u_first": [[0, 0, 2], [2], []],
+        "u_second": [[2]],
+    }
+    for name, images in records.items():
+        data = [{"annotations": [{"category_id": c} for c in image]} for image in images]
+        DatasetCatalog.register(name, lambda data=data: data)
+        MetadataCatalog.get(name).thing_classes = ["a", "b", "c"]
+    yield list(records)
+    for name in records:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_federated_class_weights(counted):
+    """Class a lies in 1 image, b in none, c in 2 of the first and 1 of the second."""
+    weights = detection_utils.get_fed_loss_cls_weights
+    assert weights("u_first").tolist() == [1, 0, 2]
+    assert weights(counted).tolist() == [1, 0, 3]
+    torch.testing.assert_close(weights(counted, 0.5), torch.tensor([1, 0, 3**0.5]))
+    told = [{"id": 7, "image_count": 4}, {"id": 3, "image_count": 25}, {"id": 5, "image_count": 0}]
+    for name in counted:
+        MetadataCatalog.get(name).class_image_count = list(told)
+    assert weights(counted, 0.5).tolist() == [5, 0, 2]
+    MetadataCatalog.remove("u_second")
+    MetadataCatalog.get("u_second").class_image_count = told[:2]
+    with pytest.raises(InputError, match="differ in class_image_count"):
+        weights(counted)
+    with pytest.raises(InputError, match="no data set is named"):
+        weights([])

@@ -270,6 +270,25 @@ def test_mixed_precision_and_precise_batch_norm_on_the_cpu(config):
     assert "grad_scaler" in torch.load(f"{trainer.cfg.OUTPUT_DIR}/model_final.pth", weights_only=True)
 
 
+def test_keypoints_are_learnt_and_scored(config, tmp_path):
+    """Two keypoints, whose number, names and sigmas are the file's; one object in two has them."""
+    path = tmp_path / "tiny.json"
+    document = json.loads(path.read_text())
+    for category in document["categories"]:
+        category |= {"keypoints": ["left_end", "right_end"], "sigmas": [0.1, 0.1]}
+    for annotation in document["annotations"][::2]:
+        x, y, *_ = annotation["bbox"]
+        annotation |= {"keypoints": [x + 5, y + 5, 2, x + 25, y + 5, 1], "num_keypoints": 2}
+    path.write_text(json.dumps(document))
+    opts = ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [8], "TEST.SHEET_IMAGES", 2)
+    trainer = train(config(*opts, "SOLVER.MAX_ITER", 2))
+    assert final_weights(trainer.cfg)["roi_heads.keypoint_head.score_lowres.weight"].shape == (8, 2, 4, 4)
+    assert all("loss_keypoint" in line for line in metrics(trainer.cfg)[:2])
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["tiny"]["keypoints"]["AP"] is not None
+    assert (tmp_path / "out" / "predictions.jpg").is_file()
+
+
 def test_hooks_of_the_outer_trainer_see_the_backward_pass(config):
     class Gradients(HookBase):
         seen = 0

@@ -127,6 +127,15 @@ def test_an_unreadable_file_leaves_the_run_usable(tmp_path):
     assert not (tmp_path / "drawn.jpg").exists()
 
 
+def test_a_model_without_detections_is_refused(tmp_path):
+    def propose(image: np.ndarray) -> dict[str, Instances]:
+        return {"proposals": Instances(image.shape[:2])}
+
+    run = PredictionFiles(propose, METADATA, tmp_path, ids=CocoIds(METADATA), confidence_threshold=0.5)
+    with pytest.raises(InputError, match="the model gives proposals"):
+        run.process(_image(tmp_path / "a.png"), tmp_path / "drawn.png")
+
+
 def test_category_ids_of_the_data_set(tmp_path):
     metadata = Metadata(thing_classes=["x", "y"], thing_dataset_id_to_contiguous_id={90: 1, 7: 0})
     ids = CocoIds(metadata)

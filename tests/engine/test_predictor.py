@@ -8,6 +8,7 @@ from panomask.checkpoint import DetectionCheckpointer
 from panomask.config import CfgNode, get_cfg
 from panomask.data.catalog import MetadataCatalog
 from panomask.engine.predictor import DefaultPredictor
+from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
 from panomask.errors import InputError
 from panomask.modeling import build_model
 
@@ -91,10 +92,42 @@ def test_the_model_sees_the_resized_image_in_its_own_channel_order(weights):
     assert not torch.equal(seen["BGR"]["image"], seen["RGB"]["image"])
 
 
+def test_test_time_augmentation(weights):
+    sizes = {"TEST.AUG.MIN_SIZES": [64], "TEST.AUG.MAX_SIZE": 96}
+    plain = _predictor(weights)(_image())["instances"]
+    same = _predictor(weights, **sizes, **{"TEST.AUG.ENABLED": True, "TEST.AUG.FLIP": False})
+    assert isinstance(same.model, GeneralizedRCNNWithTTA)
+    torch.testing.assert_close(same(_image())["instances"].scores, plain.scores)
+    augmented = _predictor(weights, **sizes, **{"TEST.AUG.ENABLED": True})(_image())["instances"]
+    assert augmented.image_size == (40, 60)
+    assert not torch.equal(augmented.scores, plain.scores)
+
+
+def test_a_model_that_needs_proposals_from_a_file_is_refused(weights):
+    with pytest.raises(InputError, match=r"MODEL\.LOAD_PROPOSALS"):
+        _predictor(weights, **{"MODEL.LOAD_PROPOSALS": True})
+
+
 def test_classes_come_from_the_checkpoint(weights):
     predictor = _predictor(weights)
     assert predictor.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
     assert predictor.metadata.thing_classes == NAMES
+
+
+def test_keypoints_come_from_the_checkpoint(tmp_path):
+    opts = {"MODEL.KEYPOINT_ON": True, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": [8]}
+    cfg = _tiny_cfg()
+    cfg.merge_from_list([item for pair in opts.items() for item in pair])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 1, 2
+    keypoints = {"keypoint_names": ["tip", "root"], "keypoint_flip_map": []}
+    keypoints["keypoint_connection_rules"] = [("tip", "root", (255, 0, 0))]
+    entries = {"thing_classes": ["leaf"], "keypoints": keypoints}
+    DetectionCheckpointer(build_model(cfg), str(tmp_path)).save("weights", **entries)
+    predictor = _predictor(str(tmp_path / "weights.pth"), **opts)
+    assert predictor.cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS == 2
+    assert predictor.metadata.keypoint_names == ["tip", "root"]
+    instances = predictor(_image())["instances"]
+    assert instances.pred_keypoints.shape == (len(instances), 2, 3)
 
 
 def test_a_registered_data_set_of_the_same_classes_gives_its_metadata(weights, caplog):

@@ -136,7 +136,11 @@ def test_bad_configs_write_nothing(config, annotations, tmp_path):
     with pytest.raises(InputError):
         default_setup(config(KEY, 3, "DATASETS.TRAIN", ("setup_a",), setup_a=annotations("a", "cat")), args())
     with pytest.raises(InputError):
-        default_setup(config("MODEL.KEYPOINT_ON", True), args())
+        default_setup(config("SEED", 1.5), args())
+    opts = ("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "DATASETS.TRAIN", ("setup_a",))
+    without_keypoints = config("MODEL.KEYPOINT_ON", True, *opts, setup_a=annotations("a", "cat"))
+    with pytest.raises(InputError, match="declares no keypoints"):
+        default_setup(without_keypoints, args())
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,67 @@
+"""Which images of a data set get onto the sheet."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from panomask.data import DatasetCatalog, MetadataCatalog
+from panomask.engine.sheet import draw_predictions
+from panomask.structures import Boxes, BoxMode, Instances
+
+
+class _Model(torch.nn.Module):
+    """Finds nothing and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[int] = []
+
+    def forward(self, batch):
+        self.shown += [int(Path(sample["file_name"]).stem) for sample in batch]
+        nothing = Instances(
+            (20, 30), pred_boxes=Boxes([]), scores=torch.zeros(0), pred_classes=torch.zeros(0, dtype=int)
+        )
+        return [{"instances": nothing}]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """dataset(numbers): a data set of ten images, of which those numbered so have an object."""
+
+    def register(numbers):
+        records = []
+        for i in range(10):
+            path = tmp_path / f"{i}.png"
+            cv2.imwrite(str(path), np.zeros((20, 30, 3), np.uint8))
+            objects = [{"bbox": [1, 1, 9, 9], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}]
+            records.append({"file_name": str(path), "annotations": objects if i in numbers else []})
+        DatasetCatalog.register("sheet", lambda: records)
+        return SimpleNamespace(dataset=records)
+
+    yield register
+    DatasetCatalog.remove("sheet")
+    MetadataCatalog.pop("sheet", None)
+
+
+@pytest.mark.parametrize(
+    ("with_objects", "expected"),
+    [(range(10), [2, 7]), ([4, 8, 9], [4, 8]), ([0, 1], [2, 7]), ([3], [3, 7])],
+)
+def test_images_with_objects_come_first(dataset, tmp_path, with_objects, expected):
+    loader, model = dataset(with_objects), _Model()
+    draw_predictions(model, "sheet", loader, 2, str(tmp_path / "sheet.png"))
+    assert model.shown == expected
+    assert model.training
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_no_more_images_than_there_are(dataset, tmp_path):
+    loader, model = dataset([]), _Model()
+    draw_predictions(model, "sheet", loader, 99, str(tmp_path / "sheet.png"))
+    assert model.shown == list(range(10))
+    draw_predictions(model, "sheet", loader, 0, str(tmp_path / "none.png"))
+    assert not (tmp_path / "none.png").exists()
