@@ -6,11 +6,16 @@ after the evaluation results.json, results.md, predictions.jpg and the predictio
 """
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from panomask.config import CfgNode, get_cfg
 from panomask.distributed import is_main_process
 from panomask.engine import (
     DefaultTrainer,
+    EvalHook,
+    GeneralizedRCNNWithTTA,
+    HookBase,
     default_argument_parser,
     default_setup,
     launch,
@@ -33,6 +38,11 @@ examples:
     %(prog)s --config-file configs/quickstart/mask_rcnn_shapes.yaml \\
       DATASETS.REGISTER.mine.ANNOTATIONS mine/annotations.json DATASETS.REGISTER.mine.IMAGES mine/images \\
       DATASETS.TRAIN mine DATASETS.TEST mine OUTPUT_DIR output/mine
+  by test-time augmentation too, to OUTPUT_DIR/TTA:
+    %(prog)s --config-file FILE --eval-only MODEL.WEIGHTS model_final.pth TEST.AUG.ENABLED True
+  proposals of a trained RPN for Fast R-CNN, to OUTPUT_DIR/inference/NAME/box_proposals.pkl:
+    %(prog)s --config-file configs/COCO-Detection/rpn_R_50_FPN_1x.yaml --eval-only \\
+      MODEL.WEIGHTS rpn.pth DATASETS.TEST coco_2017_train,coco_2017_val
   on four GPUs (or four CPU processes), by this script or by torchrun:
     %(prog)s --config-file FILE --num-gpus 4
     torchrun --nproc-per-node 4 %(prog)s --config-file FILE
@@ -53,13 +63,31 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+class Trainer(DefaultTrainer):
+    """The standard trainer; with TEST.AUG.ENABLED it also evaluates by test-time augmentation at the end."""
+
+    def build_hooks(self) -> list[HookBase | None]:
+        found = super().build_hooks()
+        if not (self.cfg.TEST.AUG.ENABLED and self.cfg.DATASETS.TEST):
+            return found
+        GeneralizedRCNNWithTTA(self.cfg, self.model)  # a model that it is not for is refused before training
+
+        def test_with_augmentation() -> Mapping[str, Any]:
+            augmented = self.test_with_TTA(self.cfg, self.model)
+            self._last_eval_results = {**self._last_eval_results, **augmented}
+            return augmented
+
+        after = max(i for i, hook in enumerate(found) if isinstance(hook, EvalHook)) + 1
+        return [*found[:after], EvalHook(0, test_with_augmentation), *found[after:]]
+
+
 def main(args: argparse.Namespace) -> None:
     """What every process of the run does."""
     cfg = setup(args)
     if args.eval_only:
         evaluate(cfg, resume=args.resume)
         return
-    trainer = DefaultTrainer(cfg)
+    trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
 
@@ -68,9 +96,13 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> None:
     """Evaluate a checkpoint on DATASETS.TEST."""
     if not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST is empty: there is nothing to evaluate on; name a data set")
-    model = DefaultTrainer.build_model(cfg)
+    model = Trainer.build_model(cfg)
     load_for_evaluation(cfg, model, resume=resume)
-    results = DefaultTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        GeneralizedRCNNWithTTA(cfg, model)  # a model that it is not for is refused before the evaluation
+    results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results = {**results, **Trainer.test_with_TTA(cfg, model)}
     if is_main_process():
         verify_results(cfg, results)
 

@@ -34,6 +34,14 @@ _C.INPUT.CROP = CfgNode({"ENABLED": False})
 _C.INPUT.CROP.TYPE = "relative_range"
 _C.INPUT.CROP.SIZE = [0.9, 0.9]
 
+# Ours. Large-scale jitter (Ghiasi et al. 2021), training only, in place of MIN_SIZE_TRAIN and MAX_SIZE_TRAIN:
+# the image is scaled to fit into SIZE (height, width; pixels) times a number drawn between both scales, and
+# cut or padded to SIZE.
+_C.INPUT.LSJ = CfgNode({"ENABLED": False})
+_C.INPUT.LSJ.MIN_SCALE = 0.1
+_C.INPUT.LSJ.MAX_SCALE = 2.0
+_C.INPUT.LSJ.SIZE = [1024, 1024]
+
 # ------------------------------------------------------------------------------------------------------------
 # DATASETS, DATALOADER: what is read, and in which order
 # ------------------------------------------------------------------------------------------------------------
@@ -45,8 +53,10 @@ _C.DATASETS.PROPOSAL_FILES_TRAIN = ()
 _C.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN = 2000
 _C.DATASETS.PROPOSAL_FILES_TEST = ()
 _C.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST = 1000
-# Ours. A user's own data sets: DATASETS.REGISTER.<name>.ANNOTATIONS (COCO JSON) and .IMAGES (folder).
-_C.DATASETS.REGISTER = CfgNode.table("ANNOTATIONS", "IMAGES")
+# Ours. A user's own data sets: DATASETS.REGISTER.<name>.ANNOTATIONS (COCO JSON) and .IMAGES (folder). For
+# keypoints also .KEYPOINT_FLIP_PAIRS, [[name, name], ...] that a mirror swaps (empty: told from left and
+# right in the names), and .KEYPOINT_SIGMAS, one for each (empty: the category's "sigmas", or COCO's own 17).
+_C.DATASETS.REGISTER = CfgNode.table("ANNOTATIONS", "IMAGES", KEYPOINT_FLIP_PAIRS=[], KEYPOINT_SIGMAS=[])
 # Ours. An annotation that cannot be used (polygon with fewer than 3 points, box without area): "refuse" stops
 # with the entry's place, "drop" leaves it out.
 _C.DATASETS.ON_BAD_ANNOTATION = "refuse"
@@ -108,7 +118,7 @@ _C.TEST.DETECTIONS_PER_IMAGE = 100  # the best this many are kept
 # What the evaluation must give: [[task, metric, value, tolerance], ...], checked after training and with
 # --eval-only.
 _C.TEST.EXPECTED_RESULTS = []
-_C.TEST.KEYPOINT_OKS_SIGMAS = []  # one for each keypoint; empty: COCO's for people
+_C.TEST.KEYPOINT_OKS_SIGMAS = []  # one for each keypoint; empty: the data set's own, COCO's for COCO's 17
 _C.TEST.SHEET_IMAGES = 8  # ours: images on the sheet of truth beside prediction after training; 0: no sheet
 
 # Test-time augmentation: every image at these sizes, also mirrored.

@@ -1,7 +1,7 @@
 """The keys below MODEL with their defaults; see `defaults.py`.
 
-Feature names: "stem", "res2" ... "res5" (ResNet), "p2" ... "p7" (feature pyramid). NORM is "" (none), "BN",
-"SyncBN", "FrozenBN", "GN" and others of `panomask.layers.get_norm`.
+Feature names: "stem", "res2" ... "res5" (ResNet, timm), "s1" ... "s4" (RegNet), "p2" ... "p7" (feature
+pyramid). NORM is "" (none), "BN", "SyncBN", "FrozenBN", "GN" and others of `panomask.layers.get_norm`.
 """
 
 from panomask.config.node import CfgNode
@@ -22,7 +22,9 @@ MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
 # Backbones
 # ------------------------------------------------------------------------------------------------------------
 MODEL.BACKBONE = CfgNode()
-MODEL.BACKBONE.NAME = "build_resnet_backbone"  # or "build_resnet_fpn_backbone"
+# "build_resnet_backbone", "build_resnet_fpn_backbone", the same of "regnet", or "timm/<model>[.<tag>]": a
+# model of the package timm, below MODEL.FPN unless FPN.IN_FEATURES is [], with the weights of the tag.
+MODEL.BACKBONE.NAME = "build_resnet_backbone"
 MODEL.BACKBONE.FREEZE_AT = 2  # stages that do not learn: 0 none, 1 the stem, 2 also res2, ...
 
 MODEL.RESNETS = CfgNode()
@@ -38,6 +40,22 @@ MODEL.RESNETS.RES2_OUT_CHANNELS = 256  # doubled from stage to stage
 MODEL.RESNETS.DEFORM_ON_PER_STAGE = [False, False, False, False]  # deformable 3 x 3 in res2, res3, res4, res5
 MODEL.RESNETS.DEFORM_MODULATED = False  # with a learned weight for each sampling point (version 2)
 MODEL.RESNETS.DEFORM_NUM_GROUPS = 1
+
+# RegNetX and RegNetY (arXiv:2003.13678): block j is as wide as W_0 + W_A * j, rounded to a power of W_M times
+# W_0. The defaults are RegNetX-4.0GF. Features are "stem", "s1" ... "s4".
+MODEL.REGNET = CfgNode()
+MODEL.REGNET.STEM = "SimpleStem"  # 3 x 3 of stride 2; or "ResStem"
+MODEL.REGNET.STEM_WIDTH = 32
+MODEL.REGNET.BLOCK = "ResBottleneckBlock"  # or "ResBasicBlock", "VanillaBlock"
+MODEL.REGNET.DEPTH = 23  # blocks
+MODEL.REGNET.W_A = 38.65
+MODEL.REGNET.W_0 = 96
+MODEL.REGNET.W_M = 2.43
+MODEL.REGNET.GROUP_WIDTH = 40  # channels of a group in the 3 x 3 convolutions
+MODEL.REGNET.BOTTLENECK_RATIO = 1.0  # width of the 3 x 3 convolution over that of the block
+MODEL.REGNET.SE_RATIO = 0.0  # squeeze-and-excitation: its width over that of the block's input; 0: none
+MODEL.REGNET.NORM = "FrozenBN"
+MODEL.REGNET.OUT_FEATURES = ["s4"]
 
 MODEL.FPN = CfgNode()
 MODEL.FPN.IN_FEATURES = []

@@ -38,10 +38,13 @@ class CfgNode(_CfgNode):
         self.__dict__[_EXPLICIT] = set()
 
     @classmethod
-    def table(cls, *fields: str) -> "CfgNode":
-        """An empty node to which a merge may add entries of any name, each with exactly these strings."""
+    def table(cls, *fields: str, **defaults: Any) -> "CfgNode":
+        """An empty node to which a merge may add entries of any name, each with exactly these keys.
+
+        `fields` are strings, "" by default; `defaults` are further keys with their own.
+        """
         node = cls()
-        node.__dict__[_ENTRY_FIELDS] = fields
+        node.__dict__[_ENTRY_FIELDS] = {**dict.fromkeys(fields, ""), **defaults}
         return node
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -160,7 +163,7 @@ class _Merge:
             raise InputError(f"{self.origin(key)}: key {key} is a {type(name).__name__}; keys are words")
         fields = node.__dict__.get(_ENTRY_FIELDS)
         if fields is not None:
-            entry = CfgNode(dict.fromkeys(fields, ""))
+            entry = CfgNode(copy.deepcopy(fields))
             yield node, name, entry
             yield from self.assignments(entry, self.group(value, key=key), prefix=f"{key}.")
         elif node.is_new_allowed():

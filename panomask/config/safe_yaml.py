@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from panomask.config.arithmetic import evaluate_arithmetic
+from panomask.config.zoo import refuse_python_config
 from panomask.errors import InputError
 
 BASE_KEY = "_BASE_"
@@ -78,8 +79,9 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises InputError, with file and line, for a missing or unreadable file, broken YAML, any tag but the
     plain ones, `!!python/tuple` and arithmetic under `!!python/object/apply:eval`, and for files or alias
-    expansions too large to be a config.
+    expansions too large to be a config; for a Python config (LazyConfig) it names what takes its place.
     """
+    refuse_python_config(file)
     text = _read_text(file)
     try:
         loader = _Loader(text)

@@ -8,33 +8,20 @@ holds 0 and not 1.
 import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 from panomask.config.coercion import SEQUENCES, article
 from panomask.config.defaults import get_cfg
 from panomask.config.node import CfgNode, flatten
+from panomask.config.relations import RELATIONS
 from panomask.errors import InputError, nearest_names
 
 NOT_OBEYED = (
-    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_*",
-    "DATASETS.PROPOSAL_FILES_*",
     "GLOBAL.HACK",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
-    "MODEL.KEYPOINT_ON",
-    "MODEL.LOAD_PROPOSALS",
     "MODEL.PANOPTIC_FPN.*",
-    "MODEL.RESNETS.DEFORM_*",
     "MODEL.RETINANET.*",
-    "MODEL.ROI_BOX_CASCADE_HEAD.*",
-    "MODEL.ROI_BOX_HEAD.FED_LOSS_*",
-    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES",
-    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS",
-    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
-    "MODEL.ROI_KEYPOINT_HEAD.*",
-    "MODEL.RPN.BOUNDARY_THRESH",
     "MODEL.SEM_SEG_HEAD.*",
-    "TEST.AUG.*",
-    "TEST.KEYPOINT_OKS_SIGMAS",
     "VIS_PERIOD",
 )
 """Keys, or patterns of keys, whose default alone is supported."""
@@ -53,12 +40,16 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
     "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
     "MODEL.FPN.NORM": _NORMS,
+    "MODEL.REGNET.BLOCK": ("ResBottleneckBlock", "ResBasicBlock", "VanillaBlock"),
+    "MODEL.REGNET.NORM": _NORMS,
+    "MODEL.REGNET.STEM": ("SimpleStem", "ResStem"),
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
     "MODEL.RESNETS.NORM": _NORMS,
     "MODEL.RESNETS.RES5_DILATION": (1, 2),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.NORM": _NORMS,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": _POOLERS,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": _POOLERS,
     "MODEL.ROI_MASK_HEAD.NORM": _NORMS,
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": _POOLERS,
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
@@ -75,23 +66,37 @@ _LOSS_AT_LEAST = {"BBOX_REG_LOSS_WEIGHT": 0, "SMOOTH_L1_BETA": 0}
 AT_LEAST: dict[str, float] = {
     "DATALOADER.NUM_WORKERS": 0,
     "DATALOADER.REPEAT_THRESHOLD": 0,
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": 1,
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": 1,
     "INPUT.MAX_SIZE_TEST": 1,
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MIN_SIZE_TEST": 0,
     "LOG_PERIOD": 1,
     "MODEL.FPN.OUT_CHANNELS": 1,
+    "MODEL.REGNET.DEPTH": 1,
+    "MODEL.REGNET.GROUP_WIDTH": 1,
+    "MODEL.REGNET.STEM_WIDTH": 1,
+    "MODEL.REGNET.W_0": 8,
+    "MODEL.RESNETS.DEFORM_NUM_GROUPS": 1,
     "MODEL.RESNETS.NUM_GROUPS": 1,
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 1,
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 1,
     "MODEL.RESNETS.WIDTH_PER_GROUP": 1,
     **{f"MODEL.ROI_BOX_HEAD.{name}": low for name, low in (_HEAD_AT_LEAST | _LOSS_AT_LEAST).items()},
     "MODEL.ROI_BOX_HEAD.FC_DIM": 1,
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": 1,
     "MODEL.ROI_BOX_HEAD.NUM_FC": 0,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1,
     "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+    "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT": 0,
+    "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE": 0,
+    "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 1,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 1,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO": 0,
     **{f"MODEL.ROI_MASK_HEAD.{name}": low for name, low in _HEAD_AT_LEAST.items()},
     **{f"MODEL.RPN.{name}": low for name, low in _LOSS_AT_LEAST.items()},
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 1,
+    "MODEL.RPN.BOUNDARY_THRESH": -1,  # anchors may stick out
     "MODEL.RPN.LOSS_WEIGHT": 0,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 1,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1,
@@ -109,6 +114,7 @@ AT_LEAST: dict[str, float] = {
     "SOLVER.WEIGHT_DECAY": 0,
     "SOLVER.WEIGHT_DECAY_BIAS": 0,
     "SOLVER.WEIGHT_DECAY_NORM": 0,
+    "TEST.AUG.MAX_SIZE": 1,
     "TEST.DETECTIONS_PER_IMAGE": -1,  # all of them
     "TEST.EVAL_PERIOD": 0,
     "TEST.PRECISE_BN.NUM_ITER": 1,
@@ -117,8 +123,15 @@ AT_LEAST: dict[str, float] = {
 """Smallest value of numeric keys."""
 
 INTERVALS: dict[str, str] = {
+    "INPUT.LSJ.MAX_SCALE": "(0, inf)",
+    "INPUT.LSJ.MIN_SCALE": "(0, inf)",
     "MODEL.ANCHOR_GENERATOR.OFFSET": "[0, 1)",
     "MODEL.BACKBONE.FREEZE_AT": "[-1, 5]",
+    "MODEL.REGNET.BOTTLENECK_RATIO": "(0, inf)",
+    "MODEL.REGNET.SE_RATIO": "[0, inf)",
+    "MODEL.REGNET.W_A": "[0, inf)",
+    "MODEL.REGNET.W_M": "(1, inf)",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": "[0, inf)",
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": "[0, 1]",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": "[0, 1]",
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "[-1, 1]",  # a negative one keeps scores of 0 too
@@ -134,25 +147,34 @@ INTERVALS: dict[str, str] = {
 
 LISTS: dict[str, tuple[int | None, str]] = {
     "INPUT.CROP.SIZE": (2, "(0, inf)"),
+    "INPUT.LSJ.SIZE": (2, "[1, inf)"),
     "INPUT.MIN_SIZE_TRAIN": (None, "[0, inf)"),
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": (None, "(0, inf)"),
     "MODEL.ANCHOR_GENERATOR.SIZES": (None, "(0, inf)"),
     "MODEL.PIXEL_MEAN": (None, "(-inf, inf)"),
     "MODEL.PIXEL_STD": (None, "(0, inf)"),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (None, "(0, 1]"),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
     "MODEL.ROI_HEADS.IOU_LABELS": (None, "[-1, 1]"),
     "MODEL.ROI_HEADS.IOU_THRESHOLDS": (None, "(0, 1]"),
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (None, "[1, inf)"),
     "MODEL.RPN.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
     "MODEL.RPN.CONV_DIMS": (None, "[-1, inf)"),
     "MODEL.RPN.IOU_LABELS": (None, "[-1, 1]"),
     "MODEL.RPN.IOU_THRESHOLDS": (None, "(0, 1]"),
     "SOLVER.ADAMW_BETAS": (2, "[0, 1)"),
+    "TEST.AUG.MIN_SIZES": (None, "[0, inf)"),
 }
 """Lists of numbers: how many there are (None: one or more), and where each lies."""
 
 _LIST_OR_NUMBER = ("INPUT.MIN_SIZE_TRAIN",)
-_LIST_FOR_EACH_LEVEL = ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "MODEL.ANCHOR_GENERATOR.SIZES")
-_WHOLE_NUMBERS = ("MODEL.*.IOU_LABELS", "MODEL.RPN.CONV_DIMS")
+_LISTS_OF_LISTS = (
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",
+)
+_WHOLE_NUMBERS = ("INPUT.LSJ.SIZE", "MODEL.*.IOU_LABELS", "MODEL.*.CONV_DIMS", "TEST.AUG.MIN_SIZES")
 _FRACTIONS_TOO = ("INPUT.*", "SOLVER.WARMUP_ITERS", "*_PERIOD")
 """Keys with a whole number for a default to which code may assign any other."""
 
@@ -175,13 +197,29 @@ def _are_expected_results(value: Any) -> bool:
     )
 
 
+def _are_sigmas(value: Any) -> bool:
+    return isinstance(value, SEQUENCES) and all(_is_within(sigma, "(0, inf)") for sigma in value)
+
+
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, SEQUENCES) and all(_are_names(pair) and len(pair) == 2 for pair in value)
+
+
 _NAMES = (_are_names, "a list of names")
+_SIGMAS = (_are_sigmas, "one number above 0 for each keypoint")
 _NAME_OR_NAMES = (lambda value: (isinstance(value, str) and value != "") or _are_names(value), _NAMES[1])
 SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "DATASETS.PROPOSAL_FILES_TEST": _NAME_OR_NAMES,
+    "DATASETS.PROPOSAL_FILES_TRAIN": _NAME_OR_NAMES,
     "DATASETS.TEST": _NAME_OR_NAMES,
     "DATASETS.TRAIN": _NAME_OR_NAMES,
     "MODEL.FPN.IN_FEATURES": _NAMES,
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (_is_number, "a number"),
+    "MODEL.REGNET.OUT_FEATURES": _NAMES,
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": (
+        lambda value: isinstance(value, SEQUENCES) and [type(item) for item in value] == [bool] * 4,
+        "True or False for each of res2, res3, res4 and res5",
+    ),
     "MODEL.RESNETS.OUT_FEATURES": _NAMES,
     "MODEL.ROI_HEADS.IN_FEATURES": _NAMES,
     "MODEL.RPN.IN_FEATURES": _NAMES,
@@ -194,72 +232,16 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
         _are_expected_results,
         "a list of [task, metric, value, tolerance], such as ['bbox', 'AP', 38.5, 0.2]",
     ),
+    "TEST.KEYPOINT_OKS_SIGMAS": _SIGMAS,
 }
 """Keys with a rule of their own: what holds of a value, and how to say it."""
 
+_REGISTER_FIELDS = {
+    "KEYPOINT_FLIP_PAIRS": (_are_pairs, "pairs of names, such as [['left_eye', 'right_eye']]"),
+    "KEYPOINT_SIGMAS": _SIGMAS,
+}
+"""The same for what an entry of DATASETS.REGISTER may have beside its paths."""
 
-class _Relation(NamedTuple):
-    """What the values of `keys`, each of them fit by itself, must be to one another."""
-
-    keys: tuple[str, ...]
-    holds: Callable[..., bool]
-    rule: str
-
-
-def _is_rising(values: list[float]) -> bool:
-    return list(values) == sorted(values)
-
-
-def _is_crop(enabled: bool, kind: str, size: list[float]) -> bool:
-    if kind.startswith("relative"):
-        return not enabled or max(size) <= 1
-    return not enabled or (min(size) >= 1 and (kind == "absolute" or _is_rising(size)))
-
-
-RELATIONS = (
-    _Relation(
-        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "INPUT.MIN_SIZE_TRAIN"),
-        lambda sampling, sizes: sampling != "range" or (isinstance(sizes, SEQUENCES) and len(sizes) == 2),
-        "sampling from a range needs two sizes, (min, max)",
-    ),
-    _Relation(
-        ("INPUT.CROP.ENABLED", "INPUT.CROP.TYPE", "INPUT.CROP.SIZE"),
-        _is_crop,
-        "relative sizes are at most 1, absolute ones at least 1, those of absolute_range (min, max)",
-    ),
-    _Relation(
-        ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
-        lambda mean, std: len(mean) == len(std),
-        "both need one number for each channel",
-    ),
-    _Relation(
-        ("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.WIDTH_PER_GROUP"),
-        lambda depth, width: depth >= 50 or width == 64,
-        "depths 18 and 34 have no groups, and only the default, 64, is supported",
-    ),
-    *(
-        _Relation((f"MODEL.{name}.IOU_THRESHOLDS",), _is_rising, "thresholds must rise")
-        for name in ("ROI_HEADS", "RPN")
-    ),
-    *(
-        _Relation(
-            (f"MODEL.{name}.IOU_THRESHOLDS", f"MODEL.{name}.IOU_LABELS"),
-            lambda thresholds, labels: len(labels) == len(thresholds) + 1,
-            "there is one label more than thresholds",
-        )
-        for name in ("ROI_HEADS", "RPN")
-    ),
-    _Relation(
-        ("SOLVER.RESCALE_INTERVAL", "SOLVER.WARMUP_ITERS", "SOLVER.MAX_ITER"),
-        lambda is_rescaled, warmup, total: not is_rescaled or warmup < total,
-        "a schedule squeezed into what the warm-up leaves needs a warm-up shorter than the training",
-    ),
-    _Relation(
-        ("SOLVER.OPTIMIZER", "SOLVER.NESTEROV", "SOLVER.MOMENTUM"),
-        lambda optimizer, is_nesterov, momentum: optimizer != "SGD" or not is_nesterov or momentum > 0,
-        "Nesterov's method needs a momentum above 0",
-    ),
-)
 
 _obeyed_by_projects: set[str] = set()
 
@@ -335,6 +317,9 @@ def _check_registered(table: dict[str, Any]) -> None:
                     f"{key}.{field} is missing; a data set needs {key}.ANNOTATIONS (COCO JSON file)"
                     f" and {key}.IMAGES (folder)"
                 )
+        for field, (fits, allowed) in _REGISTER_FIELDS.items():
+            if not fits(entry.get(field, ())):
+                raise InputError(f"{key}.{field} is {entry[field]!r}; it takes {allowed}")
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
@@ -357,7 +342,7 @@ def _is_list(key: str, value: Any) -> bool:
         value = [value]
     if not isinstance(value, SEQUENCES):
         return False
-    is_nested = key in _LIST_FOR_EACH_LEVEL and value and all(isinstance(row, SEQUENCES) for row in value)
+    is_nested = key in _LISTS_OF_LISTS and value and all(isinstance(row, SEQUENCES) for row in value)
     is_whole = _matches(key, _WHOLE_NUMBERS)
     return all(
         (len(row) == length if length else len(row) > 0)

@@ -209,11 +209,22 @@ def test_register_from_file_and_command_line(write):
         ["DATASETS.REGISTER.my_set.ANNOTATIONS", "a.json", "DATASETS.REGISTER.my_set.IMAGES", "123"]
         + ["DATASETS.REGISTER.nuts.IMAGES", "other"]
     )
+    keypoints = {"KEYPOINT_FLIP_PAIRS": [], "KEYPOINT_SIGMAS": []}
     assert cfg.DATASETS.REGISTER == {
-        "nuts": {"ANNOTATIONS": "n.json", "IMAGES": "other"},
-        "my_set": {"ANNOTATIONS": "a.json", "IMAGES": "123"},
+        "nuts": {"ANNOTATIONS": "n.json", "IMAGES": "other", **keypoints},
+        "my_set": {"ANNOTATIONS": "a.json", "IMAGES": "123", **keypoints},
     }
     assert get_cfg().DATASETS.REGISTER == {}
+
+
+def test_register_takes_keypoint_pairs_and_sigmas(write):
+    cfg = get_cfg()
+    cfg.merge_from_file(write("DATASETS: {REGISTER: {a: {KEYPOINT_FLIP_PAIRS: [[l, r], [m, n]]}}}\n"))
+    cfg.merge_from_list(["DATASETS.REGISTER.a.KEYPOINT_SIGMAS", "[0.1, 0.2]"])
+    assert cfg.DATASETS.REGISTER.a.KEYPOINT_FLIP_PAIRS == [["l", "r"], ["m", "n"]]
+    assert cfg.DATASETS.REGISTER.a.KEYPOINT_SIGMAS == [0.1, 0.2]
+    cfg.merge_from_list(["DATASETS.REGISTER.b.IMAGES", "x"])
+    assert cfg.DATASETS.REGISTER.b.KEYPOINT_SIGMAS == []  # no entry shares a list with another
 
 
 @pytest.mark.parametrize(
@@ -227,7 +238,7 @@ def test_register_from_file_and_command_line(write):
         ("DATASETS.REGISTER.a.IMAGES.x", "DATASETS.REGISTER.a.IMAGES takes a str"),
     ],
 )
-def test_register_takes_two_names_only(key, part):
+def test_register_takes_known_fields_only(key, part):
     assert part in error_of(get_cfg().merge_from_list, [key, "x"])
 
 

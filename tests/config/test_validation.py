@@ -51,24 +51,10 @@ def test_mask_rcnn_fpn_is_supported():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("MODEL.KEYPOINT_ON", "True"),
-        ("MODEL.LOAD_PROPOSALS", "True"),
         ("MODEL.RETINANET.NUM_CLASSES", "3"),
         ("MODEL.PANOPTIC_FPN.COMBINE.ENABLED", "False"),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"),
-        ("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", "3"),
-        ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "0.5,0.5,0.5"),
-        ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "True"),
-        ("MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES", "3"),
-        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"),
-        ("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", "True"),
-        ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", "[False, True, True, True]"),
-        ("MODEL.RPN.BOUNDARY_THRESH", "0"),
         ("MODEL.ANCHOR_GENERATOR.ANGLES", "[[0]]"),
-        ("DATASETS.PROPOSAL_FILES_TRAIN", "a.pkl"),
-        ("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST", "3"),
-        ("TEST.AUG.ENABLED", "True"),
-        ("TEST.KEYPOINT_OKS_SIGMAS", "0.1"),
         ("GLOBAL.HACK", "2.0"),
         ("VIS_PERIOD", "5"),
     ],
@@ -137,6 +123,9 @@ def test_a_default_of_none_can_be_restored():
 
 
 BAD_VALUES = [
+    ("INPUT.LSJ.MAX_SCALE", "0"),
+    ("INPUT.LSJ.SIZE", "1024"),
+    ("INPUT.LSJ.SIZE", "1024.5,1024"),
     ("INPUT.CROP.SIZE", "0.9"),
     ("INPUT.CROP.SIZE", "0.9,-0.9"),
     ("INPUT.FORMAT", ""),
@@ -157,6 +146,7 @@ BAD_VALUES = [
     ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "1,1,1"),
     ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
     ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "-inf"),
+    ("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[512, 0]"),
     ("MODEL.RPN.BBOX_REG_WEIGHTS", "1,1,1,0"),
     ("MODEL.RPN.CONV_DIMS", "[1.5]"),
     ("MODEL.RPN.CONV_DIMS", "[]"),
@@ -196,12 +186,15 @@ def test_not_a_number(key):
         ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE", "384,600"),
         ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "0.9,0.9"),
         ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute_range", "INPUT.CROP.SIZE", "600,384"),
+        ("INPUT.LSJ.MIN_SCALE", "1", "INPUT.LSJ.MAX_SCALE", "0.5"),
+        ("INPUT.LSJ.ENABLED", "True", "INPUT.CROP.ENABLED", "True"),
         ("MODEL.PIXEL_MEAN", "103.5", "MODEL.PIXEL_STD", "1,1"),
         ("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"),
         ("MODEL.RPN.IOU_THRESHOLDS", "0.3,0.7", "MODEL.RPN.IOU_LABELS", "0,1"),
         ("MODEL.ROI_HEADS.IOU_THRESHOLDS", "0.3,0.7", "MODEL.ROI_HEADS.IOU_LABELS", "0,1"),
         ("SOLVER.RESCALE_INTERVAL", "True", "SOLVER.WARMUP_ITERS", "1000", "SOLVER.MAX_ITER", "1000"),
         ("SOLVER.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0"),
+        ("MODEL.KEYPOINT_ON", "True", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
     ],
 )
 def test_values_that_do_not_fit_together(overrides):
@@ -222,6 +215,7 @@ def test_values_that_do_not_fit_together(overrides):
         ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", "inf", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "inf"),
         ("SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0", "SOLVER.WARMUP_FACTOR", "1"),
         ("SOLVER.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0", "SOLVER.OPTIMIZER", "ADAMW"),
+        ("MODEL.KEYPOINT_ON", "True", "MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
         ("SOLVER.WEIGHT_DECAY_BIAS", "0.0"),
         ("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 38.5, 0.2], ['segm', 'AP', 35, 1]]"),
     ],
@@ -263,6 +257,41 @@ def test_registered_data_set_needs_both():
     check_supported(cfg_with("DATASETS.REGISTER.a.IMAGES", "x", "DATASETS.REGISTER.a.ANNOTATIONS", "y"))
     message = error_of(cfg_with("DATASETS.REGISTER.a.IMAGES", "x"))
     assert message.startswith("DATASETS.REGISTER.a.ANNOTATIONS is missing")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("KEYPOINT_FLIP_PAIRS", "[['a', 'b', 'c']]", "pairs of names"),
+        ("KEYPOINT_FLIP_PAIRS", "[['a', 1]]", "pairs of names"),
+        ("KEYPOINT_SIGMAS", "[0.1, 0]", "one number above 0"),
+        ("KEYPOINT_SIGMAS", "['x']", "one number above 0"),
+    ],
+)
+def test_keypoints_of_a_registered_data_set(field, value, allowed):
+    paths = ("DATASETS.REGISTER.a.IMAGES", "x", "DATASETS.REGISTER.a.ANNOTATIONS", "y")
+    message = error_of(cfg_with(*paths, f"DATASETS.REGISTER.a.{field}", value))
+    assert message.startswith(f"DATASETS.REGISTER.a.{field} is ")
+    assert allowed in message
+
+
+def test_proposals_from_files():
+    used = ("MODEL.LOAD_PROPOSALS", "True", "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals")
+    check_supported(cfg_with(*used))  # no data set is named
+    one = ("DATASETS.TRAIN", "a,b", "DATASETS.PROPOSAL_FILES_TRAIN", "a.pkl")
+    check_supported(cfg_with(*one))  # nothing is loaded
+    assert "each data set needs its file of proposals" in error_of(cfg_with(*used, *one))
+    check_supported(cfg_with(*used, *one, "DATASETS.PROPOSAL_FILES_TRAIN", "a.pkl,b.pkl"))
+    cfg = cfg_with(*used)
+    cfg.DATASETS.TEST = cfg.DATASETS.PROPOSAL_FILES_TEST = "name"  # as code may assign them
+    check_supported(cfg)
+    assert "used by PrecomputedProposals" in error_of(cfg_with("MODEL.LOAD_PROPOSALS", "True"))
+
+
+def test_oks_sigmas():
+    check_supported(cfg_with("TEST.KEYPOINT_OKS_SIGMAS", "[0.1, 0.2]"))
+    for wrong in ("[0.1, 0.0]", "[-1.0]", "[[0.1]]"):
+        assert "one number above 0" in error_of(cfg_with("TEST.KEYPOINT_OKS_SIGMAS", wrong))
 
 
 def test_a_project_obeys_keys_of_its_own(monkeypatch):

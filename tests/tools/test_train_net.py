@@ -62,6 +62,45 @@ def test_trains_evaluates_draws_and_evaluates_again(call, tmp_path):
     assert call("--eval-only", "--resume", config=str(config))[0] == 0
 
 
+def test_fast_rcnn_on_the_proposals_of_an_rpn(call, tmp_path):
+    rpn = tmp_path / "rpn"
+    short = ("SOLVER.MAX_ITER", 2, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0")
+    assert call(*short, "MODEL.META_ARCHITECTURE", "ProposalNetwork", "OUTPUT_DIR", rpn) == (0, [])
+    scores = json.loads((rpn / "results.json").read_text())["tiny"]["box_proposals"]
+    assert {"AR@100", "ARs@100", "ARl@1000"} <= set(scores)
+    proposals = rpn / "inference" / "tiny" / "box_proposals.pkl"
+    fast = (
+        *("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.LOAD_PROPOSALS", True),
+        *("DATASETS.PROPOSAL_FILES_TRAIN", proposals, "DATASETS.PROPOSAL_FILES_TEST", proposals),
+    )
+    assert call(*short, *fast) == (0, [])
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())["tiny"]) == {"bbox", "segm"}
+    assert not any(name.startswith("proposal_generator") for name in weights(tmp_path / "out"))
+    new = ("OUTPUT_DIR", tmp_path / "new")
+    missing = tmp_path / "none.pkl"
+    fails_with_one_line(call(*new, *fast, "DATASETS.PROPOSAL_FILES_TEST", missing), missing)
+    fails_with_one_line(call(*new, *fast, "TEST.AUG.ENABLED", True), "TEST.AUG.ENABLED")
+    assert not (tmp_path / "new" / "metrics.json").exists()
+
+
+def test_test_time_augmentation(call, tmp_path):
+    out = tmp_path / "out"
+    opts = ("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "[48,64]")
+    opts += ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    expected = ("TEST.EXPECTED_RESULTS", "[['bbox_TTA', 'AP', 50, 50], ['segm', 'AP', 50, 50]]")
+    assert call("SOLVER.MAX_ITER", 2, *opts, *expected) == (0, [])
+    results = json.loads((out / "TTA" / "results.json").read_text())
+    assert set(results["tiny"]) == {"bbox", "segm"}
+    assert (out / "TTA" / "inference" / "tiny" / "coco_instances_results.json").exists()
+    last = json.loads((out / "metrics.json").read_text().splitlines()[-1])
+    assert {"bbox/AP", "bbox_TTA/AP", "segm_TTA/AP50"} <= set(last)
+    (out / "TTA" / "results.json").unlink()
+    assert call("--eval-only", *opts, *expected, "MODEL.WEIGHTS", out / "model_final.pth") == (0, [])
+    assert json.loads((out / "TTA" / "results.json").read_text()) == results
+    rpn = ("MODEL.META_ARCHITECTURE", "ProposalNetwork", "OUTPUT_DIR", tmp_path / "rpn")
+    fails_with_one_line(call(*opts, *rpn), "TEST.AUG.ENABLED", "ProposalNetwork")
+
+
 def fails_with_one_line(result: tuple[int, list[str]], *words: str) -> None:
     status, errors = result
     assert status == 1
