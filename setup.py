@@ -16,7 +16,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["panomask", "panomask.*"]),
+    packages=[*find_packages(include=["panomask", "panomask.*"]), "panomask.configs"],
+    # The model zoo (panomask.model_zoo) travels with the package.
+    package_dir={"panomask.configs": "configs"},
+    package_data={"panomask.configs": ["*.tsv", "*.yaml", "*/*.yaml"]},
     install_requires=[
         "torch>=2.2",
         "torchvision>=0.17",
@@ -27,11 +30,23 @@ setup(
         "opencv-python>=4.8",
         "pillow>=9.5",
         "pyyaml>=6.0",
+        "safetensors>=0.4",
         "tabulate>=0.9",
         "tensorboard>=2.14",
         "tqdm>=4.65",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.11", "types-PyYAML", "types-tabulate", "types-tqdm"]
+        "cityscapes": ["shapely>=2"],
+        "dev": [
+            "pytest>=8",
+            "shapely>=2",
+            "timm>=1.0.22",
+            "ruff>=0.8",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "types-tabulate",
+            "types-tqdm",
+        ],
+        "timm": ["timm>=1.0.22"],
     },
 )

@@ -55,3 +55,6 @@ ROI_KEYPOINT_HEAD_REGISTRY = Registry("ROI_KEYPOINT_HEAD")
 
 SEM_SEG_HEADS_REGISTRY = Registry("SEM_SEG_HEADS")
 """MODEL.SEM_SEG_HEAD.NAME: called with `(cfg, input_shape: dict[str, ShapeSpec])`."""
+
+DATASET_FUNCTIONS_REGISTRY = Registry("DATASET_FUNCTIONS")
+"""What `panomask.modeling` asks of `panomask.data`, which it may not import: functions of data set names."""

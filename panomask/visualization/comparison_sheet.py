@@ -60,7 +60,7 @@ def comparison_sheet(
 
     Args:
         rows: (image RGB (H, W, 3), truth, prediction); the truth as in `draw_truth`, the prediction at the
-            image's size.
+            image's size. Masks and keypoints of the truth are drawn where the prediction has them too.
         path: of the JPEG or PNG; written whole or not at all.
         columns: pairs beside each other.
         tile_size: (height, width) that each drawn image is fitted into.
@@ -73,6 +73,7 @@ def comparison_sheet(
         scale = min(tile_size[0] / image.shape[0], tile_size[1] / image.shape[1])
         kept = prediction[prediction.scores >= score_threshold]
         drawing = Visualizer(image, metadata, scale, ColorMode.SEGMENTATION).draw_instance_predictions(kept)
+        truth = _comparable(truth, prediction)
         num_truth = len(truth["annotations"]) if isinstance(truth, dict) else len(truth)
         cards.append(
             _card(
@@ -82,6 +83,20 @@ def comparison_sheet(
             )
         )
     write_image(path, _arrange(cards, min(columns, len(cards))))
+
+
+def _comparable(truth: Instances | dict[str, Any], prediction: Instances) -> Instances | dict[str, Any]:
+    """The truth without the kinds of output that the model does not have."""
+    kinds = {"pred_masks": ("segmentation", "gt_masks"), "pred_keypoints": ("keypoints", "gt_keypoints")}
+    left_out = {name for kind, names in kinds.items() if not prediction.has(kind) for name in names}
+    if isinstance(truth, dict):
+        annotations = [
+            {name: value for name, value in annotation.items() if name not in left_out}
+            for annotation in truth["annotations"]
+        ]
+        return {**truth, "annotations": annotations}
+    fields = {name: value for name, value in truth.get_fields().items() if name not in left_out}
+    return Instances(truth.image_size, **fields)
 
 
 def _paper(height: int, width: int, color: Sequence[float]) -> np.ndarray:

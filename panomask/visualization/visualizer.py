@@ -20,6 +20,8 @@ __all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer", "_create_text_l
 _KEYPOINT_THRESHOLD = 0.05
 """Keypoints of a lower score (or visibility) are not drawn."""
 _DEFAULT_COLOR: Color = (0.10, 0.65, 0.20)
+_SPINE_RULES = [("nose", "neck", (255, 0, 0)), ("neck", "pelvis", (255, 0, 0))]
+"""What joins head, shoulders and hips of a COCO person: lines between points that `_spine` adds."""
 
 
 class Visualizer:
@@ -162,12 +164,14 @@ class Visualizer:
         for idx, point in enumerate(points):
             if point[2] > _KEYPOINT_THRESHOLD and idx < len(names):
                 places[names[idx]] = point[:2]
-        for start, end, color in self.metadata.get("keypoint_connection_rules") or []:
+        rules = list(self.metadata.get("keypoint_connection_rules") or [])
+        if "nose" in names:
+            places |= _spine(places)
+            rules += _SPINE_RULES
+        for start, end, color in rules:
             if start in places and end in places:
-                ends = np.stack([places[start], places[end]])
-                self.draw_line(
-                    ends[:, 0], ends[:, 1], np.asarray(color) / 255, linewidth=self._line_width + 1
-                )
+                x, y = np.stack([places[start], places[end]], axis=1)
+                self.draw_line(x, y, np.asarray(color) / 255, linewidth=self._line_width + 1)
         for point in points[points[:, 2] > _KEYPOINT_THRESHOLD]:
             radius = 2 * self._line_width
             self.draw_circle(point[:2], "black", radius + 1)
@@ -327,6 +331,16 @@ class Visualizer:
         if points is not None:
             return np.concatenate([points[..., :2].min(axis=1), points[..., :2].max(axis=1)], axis=1)
         return np.zeros((count, 4))
+
+
+def _spine(places: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The middle of the shoulders, "neck", and of the hips, "pelvis", where both sides are known."""
+    pairs = {"neck": ("left_shoulder", "right_shoulder"), "pelvis": ("left_hip", "right_hip")}
+    return {
+        name: (places[left] + places[right]) / 2
+        for name, (left, right) in pairs.items()
+        if name not in places and left in places and right in places
+    }
 
 
 def _to_numpy(value: Any) -> Any:

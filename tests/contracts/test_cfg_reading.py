@@ -1,4 +1,7 @@
-"""`cfg` stops at the builders: it is read in `from_config`, `build_*` functions and the engine alone."""
+"""`cfg` stops at the builders: it is read in `from_config`, `build_*` functions and the engine alone.
+
+The model zoo, which makes configs, is as the engine here.
+"""
 
 import ast
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXEMPT = {"config", "engine"}
+EXEMPT = {"config", "engine", "model_zoo.py"}
 SOURCES = [
     path
     for path in sorted((ROOT / "panomask").rglob("*.py"))

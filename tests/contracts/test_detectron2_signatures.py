@@ -32,11 +32,6 @@ DIFFERENT = {
         for name in ("HFlipTransform", "NoOpTransform", "ResizeTransform")
     },
     **{
-        f"detectron2.modeling.FastRCNNOutputLayers.{name}": LATER + "federated and sigmoid loss (LVIS)"
-        for name in ("__init__", "get_fed_loss_classes", "sigmoid_cross_entropy_loss")
-    },
-    "detectron2.modeling.StandardROIHeads.__init__": LATER + "keypoint branch",
-    **{
         f"detectron2.utils.visualizer.Visualizer.{name}": LATER + "semantic and panoptic maps"
         for name in ("draw_sem_seg", "draw_panoptic_seg", "draw_panoptic_seg_predictions")
     },

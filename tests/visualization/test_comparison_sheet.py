@@ -68,6 +68,18 @@ def test_truth_is_left_and_prediction_right(truth: object, tmp_path: Path) -> No
     assert right == 0
 
 
+@pytest.mark.parametrize("truth", [TRUTH_DICT, TRUTH_INSTANCES], ids=["dict", "instances"])
+def test_truth_has_no_masks_where_the_model_has_none(truth: object, tmp_path: Path) -> None:
+    prediction = _prediction(0.9)
+    comparison_sheet([(IMAGE, truth, prediction)], METADATA, tmp_path / "masks.png")  # type: ignore[list-item]
+    prediction.remove("pred_masks")
+    comparison_sheet([(IMAGE, truth, prediction)], METADATA, tmp_path / "boxes.png")  # type: ignore[list-item]
+    with_mask, _ = _red_halves(tmp_path / "masks.png")
+    left, right = _red_halves(tmp_path / "boxes.png")
+    assert left == pytest.approx(right, rel=0.2)  # the label is longer
+    assert left < with_mask / 2
+
+
 def test_size_and_format(tmp_path: Path) -> None:
     rows = [(IMAGE, TRUTH_DICT, _prediction(0.9))] * 3 + [
         (np.zeros((90, 30, 3), np.uint8), {"annotations": []}, _prediction(0.9)[:0])

@@ -213,6 +213,18 @@ def test_keypoints_are_joined_by_the_rules() -> None:
     assert image[20, 10].min() > 200
 
 
+def test_a_person_has_a_spine() -> None:
+    """From the nose to the middle of the shoulders and of the hips; without a hip, the first half alone."""
+    names = ["nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip"]
+    points = np.array([[30.0, 5, 2], [40, 20, 2], [20, 20, 2], [40, 40, 2], [20, 40, 2]])
+    for has_hips in (True, False):
+        visualizer = Visualizer(np.zeros((50, 60, 3)), Metadata().set(keypoint_names=names))
+        points[4, 2] = 2 if has_hips else 0
+        image = visualizer.draw_and_connect_keypoints(points).get_image()
+        assert image[12, 30].tolist()[0] > 200
+        assert (image[30, 30].tolist()[0] > 200) == has_hips
+
+
 def test_texts_of_labels() -> None:
     assert _create_text_labels([0, 1], [0.876, 1.0], ["cat", "dog"]) == ["cat 88%", "dog 100%"]
     assert _create_text_labels([0, 7], None, ["cat", "dog"], [True, False]) == ["cat|crowd", "7"]
