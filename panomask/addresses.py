@@ -4,10 +4,11 @@ import hashlib
 import logging
 import os
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +40,9 @@ _CATALOG = {
 _TORCH_PREFIX = "https://download.pytorch.org/"
 """Here file names end in the first digits of their SHA-256."""
 
+_WITHOUT_MEANING = {"download", "dl", "raw"}
+"""What the query of an address may say without leading to another file."""
+
 _TIMEOUT = 30.0  # seconds without a byte
 
 
@@ -68,10 +72,10 @@ def local_path(address: str) -> str:
 def _fetch(address: str) -> str:
     url = _as_url(address)
     target = cached_path(url)
-    for path in (target, *_older_caches(url)):
-        if path.is_file():
-            return str(path)
     try:
+        for path in (target, *_older_caches(url)):
+            if path.is_file():
+                return str(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(str(target)):  # of several processes, one downloads
             if not target.is_file():
@@ -106,17 +110,31 @@ PathManager.register_handler(_AddressHandler())
 
 
 def cached_path(url: str) -> Path:
-    """Where the file of a web address lies in the cache: `$PANOMASK_CACHE/HOST/PATH`."""
-    parts = urllib.parse.urlsplit(url)
+    """Where the file of a web address lies in the cache: `$PANOMASK_CACHE/HOST/PATH`.
+
+    A query that may lead to another file (`?id=2`) puts its checksum before the ending of the name.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{url}: not an address ({error}); correct it") from None
     names = [name for name in urllib.parse.unquote(parts.path).split("/") if name not in ("", ".", "..")]
-    if not parts.hostname or not names:
-        raise InputError(f"{url}: an address of a file is needed, such as https://HOST/FOLDER/model.pkl")
+    if not parts.hostname or not names or not url.isprintable() or "\0" in names[-1]:
+        raise InputError(f"{url!r}: an address of a file is needed, such as https://HOST/FOLDER/model.pkl")
+    meant = [part for part in parts.query.split("&") if part.split("=")[0] not in _WITHOUT_MEANING]
+    if any(meant):
+        name = Path(names[-1])
+        names[-1] = f"{name.stem}.{hashlib.sha256('&'.join(meant).encode()).hexdigest()[:12]}{name.suffix}"
     return cache_folder().joinpath(parts.hostname, *names)
 
 
 def cache_folder() -> Path:
     """`$PANOMASK_CACHE`, by default ~/.cache/panomask."""
-    return Path(os.environ.get("PANOMASK_CACHE") or "~/.cache/panomask").expanduser()
+    folder = Path(os.environ.get("PANOMASK_CACHE") or "~/.cache/panomask")
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"PANOMASK_CACHE is {folder}: {error} Set it to a folder") from None
 
 
 def _as_url(address: str) -> str:
@@ -134,7 +152,10 @@ def _as_url(address: str) -> str:
 
 def _older_caches(url: str) -> list[Path]:
     """Where fvcore and iopath, on behalf of Detectron2, would have put the file."""
-    path = urllib.parse.urlsplit(url).path.lstrip("/")
+    parts = urllib.parse.urlsplit(url)
+    path = parts.path.lstrip("/")
+    if parts.query:  # they would not tell it from another
+        return []
     named = os.environ.get("FVCORE_CACHE")
     folders = [named] if named else ["~/.torch/iopath_cache", "~/.torch/fvcore_cache"]
     return [Path(folder).expanduser() / path for folder in folders]
@@ -143,35 +164,56 @@ def _older_caches(url: str) -> list[Path]:
 def _download(url: str, target: Path) -> None:
     logger.info(f"Downloading {url} to {target}")
     remedy = f"download it elsewhere and place it at {target}"
-    request = urllib.request.Request(url, headers={"User-Agent": "panomask"})
     try:
+        request = urllib.request.Request(_quoted(url), headers={"User-Agent": "panomask"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             _store(url, target, response)
+    except InputError:
+        raise
     except urllib.error.HTTPError as error:
         if error.code in (403, 404, 410):  # what file stores answer for what they do not hold
             remedy = f"correct the address, or {remedy}"
-        raise InputError(f"{url}: the server answers {error.code} {error.reason}; {remedy}") from error
-    except urllib.error.URLError as error:
-        raise InputError(f"{url}: cannot be downloaded ({error.reason}); {remedy}") from error
-    except (HTTPException, ConnectionError, TimeoutError) as error:
         raise InputError(
-            f"{url}: the download broke off ({error or type(error).__name__}); {remedy}"
+            f"{url}: the server answers {error.code} {_one_line(error.reason)}; {remedy}"
         ) from error
+    except urllib.error.URLError as error:
+        raise InputError(f"{url}: cannot be downloaded ({_one_line(error.reason)}); {remedy}") from error
+    except (HTTPException, ConnectionError, TimeoutError, ssl.SSLError, ValueError) as error:
+        what = _one_line(error) or type(error).__name__
+        raise InputError(f"{url}: the download broke off ({what}); {remedy}") from error
 
 
-def _store(url: str, target: Path, response: object) -> None:
+def _quoted(url: str) -> str:
+    """An address with `%20` for a blank, and so on."""
+    parts = urllib.parse.urlsplit(url)
+    path, query = (urllib.parse.quote(part, safe="/%:=&?~+!$,;'@()*") for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query, fragment="").geturl()
+
+
+def _one_line(what: object) -> str:
+    """What a server said, which may be anything."""
+    line = " ".join(str(what).split())
+    return line if line.isprintable() else repr(line)
+
+
+def _store(url: str, target: Path, response: HTTPResponse) -> None:
     """Write a response whole, of the announced length and, where the name ends in one, of that SHA-256."""
-    expected = response.headers.get("Content-Length")  # type: ignore[attr-defined]
+    expected = response.headers.get("Content-Length")
+    if response.headers.get_content_type() == "text/html":
+        raise InputError(
+            f"{url}: the server sends a web page, not a file; correct the address, "
+            f"or download the file elsewhere and place it at {target}"
+        )
     digest, size = hashlib.sha256(), 0
     with write_atomically(target) as file:
-        while block := response.read(1 << 20):  # type: ignore[attr-defined]
+        while block := response.read(1 << 20):
             file.write(block)
             digest.update(block)
             size += len(block)
-        if expected is not None and size != int(expected):
+        if size == 0 or (expected is not None and size != int(expected)):
             raise InputError(
-                f"{url}: the download broke off after {size} of {expected} bytes; run the command again, "
-                f"or download it elsewhere and place it at {target}"
+                f"{url}: the download broke off after {size} of {expected or 'unknown'} bytes; "
+                f"run the command again, or download it elsewhere and place it at {target}"
             )
         named = re.search(r"-([0-9a-f]{8,64})\.\w+$", target.name)
         if url.startswith(_TORCH_PREFIX) and named and not digest.hexdigest().startswith(named[1]):

@@ -18,8 +18,19 @@ import numpy as np
 
 from panomask.errors import InputError
 
-_SCALARS = (str, int, float, bytes, bool, complex, type(None))
-_NUMBERS_AND_TEXT = re.compile(r"[<>|=]?(\?|b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU]\d{1,9})")
+_NUMBERS_AND_TEXT = re.compile(r"[<>|=]?(\?|b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU][1-9]\d{0,8})")
+
+_MAX_COPIES = 4
+"""All calls together may take this many times the file's size as arguments.
+
+A pickler needs twice (an array's bytes as text, encoded, then filled in); a small file that hands one long
+text to thousands of calls would fill the memory.
+"""
+
+_MAX_KEY_ITEMS = 16
+
+
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
 class _Refused(Exception):
@@ -34,8 +45,8 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
     """The content of a pickle file of any protocol, 0 to 5, also one written by Python 2.
 
     Byte strings of Python 2 become text by latin-1. What is read: numbers, text, bytes, None, lists, tuples,
-    dicts, sets, OrderedDict, and numpy arrays and scalars of numbers or text. Nothing is allocated that is
-    larger than the file.
+    dicts, sets, OrderedDict, and numpy arrays and scalars of numbers or text. Memory and time grow with the
+    size of the file, whatever it says.
 
     Raises:
         InputError: the file is missing, truncated or no pickle, or holds anything else, whose name is given.
@@ -52,10 +63,10 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
             file.open("rb") as opened,
             mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            return _Interpreter().run(content)  # type: ignore[arg-type]
+            return _Interpreter(size).run(content)  # type: ignore[arg-type]
     except _Refused as error:
         raise InputError(
-            f"{path}: holds {error}, which is not read since it could run code; "
+            f"{path}: holds {error}, which is not read since it could run code or exhaust the machine; "
             "save arrays and plain containers alone to a new file, where you trust this one"
         ) from None
     # what damaged bytes lead the parsers of pickletools and numpy to
@@ -88,8 +99,10 @@ class _Dtype:
     """An array's type as pickled: a code, then by BUILD the byte order."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        if not isinstance(code, str) or not _NUMBERS_AND_TEXT.fullmatch(code):
-            raise _Refused(f"an array of type {str(code)[:40]!r}")
+        if not isinstance(code, str):
+            raise _Damaged(f"a {type(code).__name__} in place of an array's type")
+        if not _NUMBERS_AND_TEXT.fullmatch(code):
+            raise _Refused(f"an array of type {code[:40]!r}")
         self.numpy = np.dtype(code)
 
     def build(self, state: tuple) -> None:
@@ -137,7 +150,7 @@ def _scalar(dtype: _Dtype, raw: Any) -> np.generic:
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """How Python 3 writes bytes for the readers of Python 2."""
     if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"text in {str(encoding)[:40]!r}")
+        raise _Damaged("text in another encoding")
     return text.encode("latin-1")
 
 
@@ -185,21 +198,31 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 def _as_key(key: Any) -> Any:
-    """A key of a dict or set: not nested, since the hash of nested tuples can take for ever."""
-    if isinstance(key, _SCALARS + (np.generic,)):
-        return key
-    if isinstance(key, tuple) and all(isinstance(item, _SCALARS) for item in key):
-        return key
-    raise _Damaged(f"a {type(key).__name__} as a key")
+    """A key of a dict or set, such that neither a hash takes long nor thousands of keys can share one.
+
+    Text and bytes have secret hashes; numbers of 64 bits share one with few others. Two numbers in a
+    tuple, or the parts of a complex number, could be chosen so that all have the same.
+    """
+    items = key if isinstance(key, tuple) else (key,)
+    items = tuple(item.item() if isinstance(item, np.generic) else item for item in items)
+    numbers = [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]
+    is_plain = all(item is None or isinstance(item, (str, bytes, int, float)) for item in items)
+    if not is_plain or len(items) > _MAX_KEY_ITEMS or len(numbers) > 1:
+        raise _Refused(f"a {type(key).__name__} of other than text and one number as a key")
+    if any(isinstance(number, int) and number.bit_length() > 64 for number in numbers):
+        raise _Refused("a number of more than 64 bits as a key")
+    return key
 
 
 class _Interpreter:
     """The stack, the marks on it, and the memo of a pickle program."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        """`size` of the file, in bytes."""
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
+        self._may_take = _MAX_COPIES * size
 
     def run(self, file: IO[bytes]) -> Any:
         while code := file.read(1):
@@ -273,25 +296,41 @@ class _Interpreter:
             attribute, module = self._stack.pop(), self._stack.pop()
         else:
             module, _, attribute = name.partition(" ")
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise _Damaged("a name that is no text")
         full_name = f"{module}.{attribute}"
         if full_name not in _CALLS:
-            raise _Refused(full_name if full_name.isprintable() else repr(full_name))
+            raise _Refused(_shown(full_name))
         self._stack.append(_Global(full_name, _CALLS[full_name]))
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not isinstance(function, _Global) or function.call is None:
             raise _Damaged("a call of what is no function")
+        self._take(arguments)
         self._stack.append(function.call(*arguments))
 
     def _build(self, _: Any) -> None:
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, np.ndarray):
+            self._take(state)
             _fill_array(target, state)
         elif isinstance(target, _Dtype):
             target.build(state)
         elif not isinstance(target, OrderedDict):  # whose attributes, such as torch's _metadata, are no data
             raise _Damaged("a state for what has none")
+
+    def _take(self, arguments: tuple) -> None:
+        """Raise _Refused when the calls have been given too much."""
+        self._may_take -= sum(len(each) for each in arguments if isinstance(each, _SIZED))
+        if self._may_take < 0:
+            raise _Refused("values that multiply")
+
+
+def _shown(name: str) -> str:
+    """A name from the file, fit for a message."""
+    name = name if len(name) <= 100 else f"{name[:100]}..."
+    return name if name.isprintable() else repr(name)
 
 
 def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
@@ -318,7 +357,7 @@ def _unescape(text: bytes) -> str:
 
 def _refuse_instruction(machine: _Interpreter, argument: Any) -> None:
     """Old-style classes (INST, OBJ), persistent ids, extension codes, objects with keywords."""
-    name = str(argument).replace(" ", ".", 1)
+    name = _shown(str(argument).replace(" ", ".", 1))
     raise _Refused(
         f"an object of another kind ({name})" if argument is not None else "an object of another kind"
     )

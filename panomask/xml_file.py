@@ -1,7 +1,8 @@
 """XML files: read with an error that says where they are broken, and without what can harm.
 
-A document that declares entities is refused: expanding them is the one way in which a small XML file fills
-the memory ("billion laughs") or reads other files, and no annotation format needs them.
+A document that declares entities or attributes is refused: expanding entities ("billion laughs") and giving
+every element an attribute by default are the ways in which a small XML file fills the memory or reads other
+files, and no annotation format needs them.
 """
 
 import os
@@ -12,15 +13,15 @@ from xml.parsers import expat
 from panomask.errors import InputError
 
 
-class _EntityDeclared(Exception):
-    """A document type that declares an entity."""
+class _Declared(Exception):
+    """A document type that declares an entity or attribute; the text says which."""
 
 
 def read_xml(xml_file: str | os.PathLike[str]) -> ElementTree.Element:
     """The root element of an XML file.
 
     Raises:
-        InputError: the file is missing, cannot be read, is no XML, or declares entities.
+        InputError: the file is missing, cannot be read, is no XML, or declares entities or attributes.
     """
     try:
         data = Path(xml_file).read_bytes()
@@ -35,11 +36,12 @@ def read_xml(xml_file: str | os.PathLike[str]) -> ElementTree.Element:
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     parser.EntityDeclHandler = _refuse_entity
+    parser.AttlistDeclHandler = _refuse_attribute
     try:
         parser.Parse(data, True)
-    except _EntityDeclared:
+    except _Declared as declared:
         raise InputError(
-            f"{xml_file}: declares an entity (<!ENTITY ...>), which is refused because it can fill the"
+            f"{xml_file}: declares an {declared}, which is refused because it can fill the"
             " memory; remove the declaration"
         ) from None
     except (expat.ExpatError, LookupError, ValueError) as error:
@@ -50,4 +52,8 @@ def read_xml(xml_file: str | os.PathLike[str]) -> ElementTree.Element:
 
 
 def _refuse_entity(*_: object) -> None:
-    raise _EntityDeclared
+    raise _Declared("entity (<!ENTITY ...>)")
+
+
+def _refuse_attribute(*_: object) -> None:
+    raise _Declared("attribute (<!ATTLIST ...>)")

@@ -9,6 +9,17 @@ from panomask.addresses import local_path
 from panomask.checkpoint import PathManager
 from panomask.errors import InputError
 
+ANSWERS = {
+    "/file.pth": ((302,), ("Location", "file:///etc/hostname")),
+    "/loop.pth": ((302,), ("Location", "/loop.pth")),
+    "/bracket.pth": ((302,), ("Location", "http://[bad")),
+    "/length.pth": ((200,), ("Content-Length", "many")),
+    "/empty.pth": ((200,), ("Content-Length", "0")),
+    "/page.pth": ((200,), ("Content-Type", "text/html; charset=utf-8")),
+    "/red.pth": ((500, "a\x1b[31m"),),
+}
+"""What an odd server answers: status, headers; nothing follows."""
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
@@ -28,6 +39,12 @@ def server():
 
         def do_GET(self):
             self.requests.append(self.path)
+            if self.path in ANSWERS:
+                status, *headers = ANSWERS[self.path]
+                self.send_response_only(*status)
+                for header in headers:
+                    self.send_header(*header)
+                return self.end_headers()
             if "good" not in self.path and "cut" not in self.path:
                 return self.send_error(404)
             self.send_response(200)
@@ -95,6 +112,44 @@ def test_a_failed_download_leaves_nothing_and_says_where_the_file_goes(cache, se
     assert not list(target.parent.glob("*.pth"))
 
 
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("file.pth", "answers 302 .*is not allowed"),
+        ("loop.pth", "answers 302 .*infinite loop"),
+        ("bracket.pth", "broke off .Invalid IPv6"),
+        ("length.pth", "broke off after 0 of many bytes"),
+        ("empty.pth", "broke off after 0 of 0 bytes"),
+        ("page.pth", "sends a web page, not a file"),
+        ("red.pth", r"answers 500 'a\\x1b\[31m'"),
+    ],
+)
+def test_odd_servers_are_one_line_and_leave_nothing(cache, server, path, words):
+    with pytest.raises(InputError, match=words) as caught:
+        local_path(f"{server[0]}/{path}")
+    assert str(caught.value).isprintable()
+    assert str(cache / "127.0.0.1" / path) in str(caught.value)
+    assert not list(cache.rglob("*.pth"))
+
+
+def test_queries_that_may_mean_another_file(server):
+    host, requests = server
+    one, two, none = (
+        local_path(f"{host}/good.pth{query}") for query in ("?id=1", "?id=2&download=1", "?dl=1")
+    )
+    assert len({one, two, none}) == 3
+    assert all(path.endswith(".pth") for path in (one, two))
+    assert none.endswith("/good.pth")
+    assert local_path(f"{host}/good.pth?id=1") == one
+    assert len(requests) == 3
+
+
+def test_letters_that_addresses_do_not_have(server):
+    host, requests = server
+    assert local_path(f"{host}/mein gutes/good ü.pth").endswith("/mein gutes/good ü.pth")
+    assert requests == ["/mein%20gutes/good%20%C3%BC.pth"]
+
+
 def test_without_a_network(cache):
     with pytest.raises(InputError, match=r"cannot be downloaded .*; download it elsewhere and place it at"):
         local_path("http://127.0.0.1:1/model.pth")
@@ -116,6 +171,10 @@ def test_checksum_in_the_name(cache, server, monkeypatch):
         ("s3://bucket/model.pth", "cannot be fetched; give a path"),
         ("catalog://ImageNetPretrained/MSRA/R-5", "known: catalog://ImageNetPretrained/MSRA/R-50,"),
         ("https://example.org", "an address of a file"),
+        ("https://[bad/model.pth", "not an address .Invalid IPv6 URL"),
+        ("https://example.org/a\nb.pth", "an address of a file"),
+        ("https://example.org/a%00.pth", "an address of a file"),
+        ("https://example.org/" + "a" * 300, "cannot be written .File name too long"),
     ],
 )
 def test_unknown_addresses(address, words):

@@ -114,7 +114,7 @@ def test_code_is_named_and_not_run(tmp_path, capsys, protocol):
         (np.zeros(2, [("x", "f4")]), r"array of type 'V4'"),
         (np.ma.masked_array([1]), r"numpy\.ma"),
         (np.random.default_rng(0), r"numpy\.random"),
-        (Calls(bytearray, 10**12), "not a readable"),
+        (Calls(bytearray, 1000), "not a readable"),  # a size to allocate
         (Calls(OrderedDict.fromkeys, "ab"), "getattr"),
     ],
 )
@@ -170,7 +170,51 @@ def test_keys_whose_hash_takes_for_ever(tmp_path):
     for _ in range(60):
         nested = (nested, nested)
     data = pickle.dumps(nested, 2)
-    fails(write(tmp_path / "a.pkl", b"\x80\x02}" + data[2:-1] + b"Ns."), "not a readable")
+    fails(
+        write(tmp_path / "a.pkl", b"\x80\x02}" + data[2:-1] + b"Ns."), "holds a tuple of other than text and"
+    )
+    key = b"\x8b" + struct.pack("<I", 1000) + b"\x01" * 1000
+    fails(write(tmp_path / "a.pkl", b"\x80\x02}" + key + b"Ns."), "number of more than 64 bits as a key")
+
+
+@pytest.mark.parametrize("key", [1j, (1, 2), (1.5, "a", np.int64(2)), tuple("a" * 17)])
+def test_keys_that_could_all_share_one_hash(tmp_path, key):
+    fails(write(tmp_path / "a.pkl", {key: 0}), "as a key, which is not read")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        b"c_codecs\nencode\nq\x00" + b"X" + struct.pack("<I", 9000) + b"a" * 9000 + b"q\x01",
+        b"c__builtin__\nset\nq\x00(" + b"K\x01" * 9000 + b"tq\x01",
+    ],
+)
+def test_one_text_given_to_many_calls(tmp_path, call):
+    """Each call copies what it is given: 10 kB and a thousand calls would make 9 MB, 1 MB some 100 GB."""
+    assert load_pickle(write(tmp_path / "a.pkl", b"\x80\x02" + call + b"h\x00h\x01\x85R."))
+    fails(
+        write(tmp_path / "a.pkl", b"\x80\x02" + call + b"h\x00h\x01\x85R" * 1000 + b"."),
+        "values that multiply",
+    )
+
+
+@pytest.mark.parametrize(
+    "use", [b"2\x93.", b"cnumpy\ndtype\nh\x01\x85R.", b"c_codecs\nencode\nX\x01\0\0\0ah\x01\x86R."]
+)
+def test_lists_in_lists_are_not_put_into_messages(tmp_path, use):
+    """60 lists, each twice in the next: their text would have 2**60 brackets."""
+    nested = b"]" + b"q\x01](h\x01h\x01e" * 60
+    fails(write(tmp_path / "a.pkl", b"\x80\x02" + nested + b"q\x01" + use), "not a readable")
+
+
+def test_elements_without_size_and_long_names(tmp_path):
+    claim = pickle.dumps(np.zeros(0, "S1"), 2).replace(b"S1", b"S0")
+    assert b"S0" in claim
+    fails(write(tmp_path / "a.pkl", claim), "array of type 'S0'")
+    path = write(tmp_path / "a.pkl", b"cos\n" + b"a" * 10000 + b"\n.")
+    with pytest.raises(InputError, match=r"holds os\.aaa") as caught:
+        load_pickle(path)
+    assert len(str(caught.value)) < 500
 
 
 def test_truncated_at_any_length(tmp_path):

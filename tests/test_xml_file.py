@@ -33,6 +33,12 @@ def test_entities_are_refused(tmp_path, text):
     assert "\n" not in str(e.value)
 
 
+def test_attributes_by_default_are_refused(tmp_path):
+    """50 000 empty elements, each with 100 kB of its own, would be 4.6 GB."""
+    with pytest.raises(InputError, match=r"a\.xml: declares an attribute .*, which is refused"):
+        read_xml(write(tmp_path, '<!DOCTYPE r [<!ATTLIST a b CDATA "xx">]><r><a/><a/></r>'))
+
+
 @pytest.mark.parametrize(
     "text", ["", "<a><b></a>", "no XML", b"\x00\xff\x80", '<?xml encoding="x-none"?><a/>']
 )

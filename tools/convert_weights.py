@@ -21,6 +21,7 @@ from panomask.checkpoint.foreign import fit_names, translate
 from panomask.checkpoint.matching import describe_match, match_state_dict, refuse_other_model
 from panomask.config import get_cfg
 from panomask.engine import run_tool, setup_logger
+from panomask.errors import InputError
 from panomask.modeling import build_model
 
 EXAMPLES = """
@@ -50,11 +51,16 @@ def parse_args() -> argparse.Namespace:
 def translated(path: str) -> dict[str, Any]:
     """The weights under our names, and how to load them where they have no place in a model yet."""
     checkpoint = read_checkpoint(path)
-    weights, notes = translate(checkpoint["model"])
+    try:
+        weights, notes = translate(checkpoint["model"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     for note in notes:
         logger.info(note)
     content: dict[str, Any] = {"model": weights}
-    if checkpoint.get("matching_heuristics") or not any(key.startswith("backbone.") for key in weights):
+    if checkpoint.get("matching_heuristics") is True or not any(
+        key.startswith("backbone.") for key in weights
+    ):
         content["matching_heuristics"] = True
     return content | {key: checkpoint[key] for key in ("thing_classes", "keypoints") if key in checkpoint}
 
@@ -66,19 +72,21 @@ def fitted(path: str, config_file: str, opts: list[str]) -> dict[str, Any]:
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
     model = build_model(cfg)
     checkpoint = read_checkpoint(path)
-    by_suffix = bool(checkpoint.get("matching_heuristics"))
+    by_suffix = checkpoint.get("matching_heuristics") is True
     own = model.state_dict()
     weights, notes = fit_names(path, checkpoint["model"], own, by_suffix=by_suffix)
     refuse_other_model(path, model, weights)
     keys = match_state_dict(model, weights)
     fitting = {key: weights[key] for key in own if key in weights and weights[key].shape == own[key].shape}
-    for text in (*notes, describe_match(len(fitting), keys)):
+    for text in (*notes, f"What fits {config_file}:\n{describe_match(len(fitting), keys)}"):
         logger.info(text)
     return {"model": fitting}
 
 
 def main() -> None:
     args = parse_args()
+    if args.opts and not args.config_file:
+        raise InputError(f"{' '.join(args.opts[:2])}: settings are of a config; name it by --config-file")
     setup_logger()
     path = local_path(args.input)
     content = fitted(path, args.config_file, args.opts) if args.config_file else translated(path)

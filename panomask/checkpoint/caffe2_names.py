@@ -72,8 +72,9 @@ def convert_c2_detectron_names(
     """
     renamed: dict[str, torch.Tensor] = {}
     original: dict[str, str] = {}
-    for key in sorted(weights):
-        name = _rename(_rename(key, _BASIC_RULES), _DETECTION_RULES)
+    keys = sorted(weights)
+    for key, basic in zip(keys, convert_basic_c2_names(keys), strict=True):
+        name = _rename(basic, _DETECTION_RULES)
         renamed[name] = _background_last(name, weights[key])
         original[name] = key
     return renamed, original

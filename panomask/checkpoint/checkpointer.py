@@ -123,7 +123,7 @@ class Checkpointer:
         by_suffix = path.endswith(MATCH_BY_SUFFIX)
         path = local_path(path)
         checkpoint = self._load_file(path)
-        by_suffix |= bool(checkpoint.pop("matching_heuristics", False))
+        by_suffix |= checkpoint.pop("matching_heuristics", False) is True
         checkpoint["model"] = as_tensors(path, checkpoint["model"])
         own = self.model.state_dict(keep_vars=True)
         checkpoint["model"], notes = fit_names(path, checkpoint["model"], own, by_suffix=by_suffix)

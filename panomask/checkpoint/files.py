@@ -1,5 +1,7 @@
 """Read a checkpoint file without running code from it, and make plain what is to be written."""
 
+import argparse
+import codecs
 import json
 import mmap
 import re
@@ -27,6 +29,17 @@ _EXPECTED = 'expected {"model": state dict} or a state dict'
 _ENTRIES = "panomask"
 """Key of the metadata of a safetensors file under which entries besides the weights stand, as JSON."""
 
+_MAX_NAME = 1000
+
+_SHARED = 16
+"""How often a file may use its bytes: as often as heads share their weights, not as often as it likes."""
+
+_REAL_NUMBERS = re.compile(r"torch\.(bool|u?int(8|16|32|64)|b?float16|float(32|64)|float8_\w+)")
+"""Types of tensors that can be copied into a weight."""
+
+_LEGACY_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
+"""The first instructions of what torch.save wrote until 1.5, and writes on demand."""
+
 _PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None), torch.Size, torch.dtype)
 
 
@@ -42,13 +55,22 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             inside, or a weight that is NaN; the message names the file and what was found.
     """
     file = Path(path)
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}; give the path of a checkpoint file (.pth, .pkl or .safetensors)")
-    size = file.stat().st_size
+    try:
+        if not file.is_file():
+            what = "is a folder" if file.is_dir() else "no such file"
+            raise InputError(
+                f"{path}: {what}; give the path of a checkpoint file (.pth, .pkl or .safetensors)"
+            )
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            start = opened.read(len(_LEGACY_TORCH))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None
     if size == 0:
         raise InputError(f"{path}: the file is empty; give an intact checkpoint (.pth, .pkl or .safetensors)")
-    if file.suffix == ".pkl" and not zipfile.is_zipfile(path):
+    if file.suffix == ".pkl" and start != _LEGACY_TORCH and not zipfile.is_zipfile(path):
         content = load_pickle(path)
     elif file.suffix == ".safetensors":
         content = _read_safetensors(path, size)
@@ -62,12 +84,14 @@ def _read_torch(path: str, size: int) -> Any:
     try:
         _refuse_claims(path)
         damaged = _find_damaged_entry(path, size)
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        # DETR and its relatives keep their settings beside the weights; a Namespace has no code
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # torch raises anything from KeyError to RuntimeError on damaged files
         # What torch says speaks of its internals, and advises to switch the safe reader off.
-        if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        if foreign := re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", str(error)):
             raise InputError(
                 f"{path}: holds {foreign[1]}, which is not read since it could run code; "
                 "save the state dict alone to a new file, where you trust this one"
@@ -88,7 +112,7 @@ def _read_safetensors(path: str, size: int) -> dict[str, torch.Tensor]:
         if not isinstance(extra, dict):
             raise ValueError(f"its {_ENTRIES!r} are no dict")
         return {**extra, "model": load_file(path)}
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise InputError(
             f"{path}: not a readable safetensors file (truncated, damaged or of another format; "
             f"{size} bytes); give an intact file"
@@ -122,18 +146,43 @@ def write_weights(path: str, checkpoint: Mapping[str, Any]) -> None:
 
 
 def _refuse_claims(path: str) -> None:
-    """Raise InputError for the one call that torch's safe reader lets allocate what a small file asks for.
+    """Raise InputError for the calls by which torch's safe reader lets a small file claim all memory.
 
-    It makes a bytearray of any length; torch.save writes none for what checkpoints hold. The instruction is
+    A bytearray of any length, which torch.save never writes for what checkpoints hold; and bytes encoded as
+    bytes (hexadecimal, say), each time twice as long: torch.save encodes text by latin-1 alone. They are
     looked for in the whole file, 0.1 s for 400 MB.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for module in (b"__builtin__", b"builtins"):
-            if content.find(b"c" + module + b"\nbytearray\n") >= 0:
-                raise InputError(
-                    f"{path}: holds {module.decode()}.bytearray, which is not read since it could claim any "
-                    "amount of memory; save the state dict alone to a new file, where you trust this one"
-                )
+        found = [
+            f"{module.decode()}.bytearray"
+            for module in (b"__builtin__", b"builtins")
+            if content.find(b"c" + module + b"\nbytearray\n") >= 0
+        ]
+        if content.find(b"c_codecs\nencode\n") >= 0:
+            texts = (content[m.end() : m.end() + m[1][0]] for m in _SHORT_TEXT.finditer(content))
+            found += [f"bytes in {text.decode()!r}" for text in texts if _encodes_bytes(text)]
+    if found:
+        raise InputError(
+            f"{path}: holds {found[0]}, which is not read since it could claim any "
+            "amount of memory; save the state dict alone to a new file, where you trust this one"
+        )
+
+
+_SHORT_TEXT = re.compile(rb"X([\x02-\x20])\0\0\0", re.DOTALL)
+"""How a pickle begins a text of 2 to 32 bytes, such as the name of an encoding."""
+
+
+def _encodes_bytes(name: bytes) -> bool:
+    """Whether this is the name of an encoding that does not encode text."""
+    try:
+        codecs.lookup(name.decode("ascii"))
+    except (LookupError, ValueError):
+        return False
+    try:
+        "".encode(name.decode("ascii"))
+    except LookupError:
+        return True
+    return False
 
 
 def _find_damaged_entry(path: str, size: int) -> str | None:
@@ -149,6 +198,10 @@ def _find_damaged_entry(path: str, size: int) -> str | None:
         return None
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+            raise InputError(
+                f"{path}: holds a TorchScript model, which is a program; save its state dict with torch.save"
+            )
         claimed = sum(entry.file_size for entry in entries)
         if claimed > size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise InputError(
@@ -181,6 +234,15 @@ def _as_checkpoint(path: str, content: Any, size: int) -> dict[str, Any]:
         raise InputError(f"{path}: the state dict is empty; give a checkpoint of a trained model")
     for key, value in state.items():
         _require_plain_weight(path, key, value, size)
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > _SHARED * size:
+        raise InputError(
+            f"{path}: its {len(state)} weights share their bytes: {claimed} of the {size} bytes of the file; "
+            "save each once"
+        )
+    for key, value in state.items():
+        if value.is_floating_point() and bool(torch.isnan(value).any()):
+            raise InputError(f"{path}: weight {key!r} holds NaN; give an earlier checkpoint of the run")
     checkpoint["model"] = _without_wrapper_prefix(state)
     return checkpoint
 
@@ -195,24 +257,27 @@ def as_tensors(path: str, weights: Mapping[str, Any]) -> OrderedDict[str, torch.
     for key, value in weights.items():
         if key == "weight_order":  # a list in some files of Caffe2
             continue
-        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
+        if not isinstance(key, str) or len(key) > _MAX_NAME:
+            what = f"{len(key)} letters long" if isinstance(key, str) else f"a {type(key).__name__}"
+            raise InputError(f"{path}: the name of a weight is {what}; {_EXPECTED}")
+        is_array = isinstance(value, (np.ndarray, np.generic))
+        if is_array and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
             value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor):
             raise InputError(f"{path}: entry {key!r} is a {type(value).__name__}, not a tensor; {_EXPECTED}")
         state[key] = value
     return state
 
 
 def _require_plain_weight(path: str, key: str, value: torch.Tensor, size: int) -> None:
-    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+    is_dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not is_dense or not _REAL_NUMBERS.fullmatch(str(value.dtype)):
         raise InputError(f"{path}: weight {key!r} is not a dense tensor of numbers; save it as one")
     if value.numel() * value.element_size() > size:
         raise InputError(
             f"{path}: weight {key!r} claims the shape {tuple(value.shape)}, more than the {size} bytes "
             "of the file; give a file that torch.save wrote"
         )
-    if value.is_floating_point() and bool(torch.isnan(value).any()):
-        raise InputError(f"{path}: weight {key!r} holds NaN; give an earlier checkpoint of the run")
 
 
 def _without_wrapper_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -27,7 +27,21 @@ def translate(state: State, num_classes: int | None = None) -> tuple[dict[str, t
 
     Returns:
         (weights, sentences on what was done and what the config must say)
+
+    Raises:
+        InputError: names of another program, but not its layout.
     """
+    try:
+        return _translate(state, num_classes)
+    except (KeyError, IndexError, RuntimeError) as error:  # from a head without its classifier, or cut short
+        raise InputError(
+            "has the names of Caffe2 or torchvision, but the heads of box classifier, boxes and masks do not "
+            f"have the same classes ({type(error).__name__}: {' '.join(str(error).split())}); "
+            "leave these heads out of the file, or give the whole file"
+        ) from error
+
+
+def _translate(state: State, num_classes: int | None) -> tuple[dict[str, torch.Tensor], list[str]]:
     if is_caffe2(list(state)):
         weights = {key: value for key, value in state.items() if not key.endswith("_momentum")}
         renamed, _ = convert_c2_detectron_names(weights)
@@ -54,19 +68,18 @@ def fit_names(
     Returns:
         (weights, of which those without a place keep their names; sentences on what was done)
     """
-    num_known = sum(key in model_state for key in state)
-    if 2 * num_known >= len(state):  # also what happens to be a torchvision model in somebody's own
-        weights, notes = dict(state), []
-    else:
-        classifier = model_state.get(_CLASSIFIER)
-        weights, notes = translate(state, None if classifier is None else classifier.shape[0] - 1)
-    weights = {
-        key: value for key, value in weights.items() if key in model_state or not key.startswith(_NO_WEIGHTS)
-    }
-    is_translated = bool(notes)
-    if not by_suffix and not is_translated and not model_state.keys().isdisjoint(weights):
-        return _without_counts(weights, model_state), notes
+    state, front_notes = _without_front(state, model_state)
     try:
+        weights, notes = _translated_for(state, model_state)
+        is_translated = bool(notes)
+        weights = {
+            key: value
+            for key, value in weights.items()
+            if key in model_state or not key.startswith(_NO_WEIGHTS)
+        }
+        notes = front_notes + notes
+        if not by_suffix and not is_translated and not model_state.keys().isdisjoint(weights):
+            return _without_counts(weights, model_state), notes
         names = match_by_suffix(model_state, weights)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -76,6 +89,30 @@ def fit_names(
     fronts = _fronts(names)
     renamed = {names.get(key, fronts.get(key.split(".")[0], "") + key): weights[key] for key in weights}
     return _without_counts(renamed, model_state), notes
+
+
+def _without_front(state: State, model_state: State) -> tuple[State, list[str]]:
+    """Drop what stands before all names, such as the `model.` of what was part of a LightningModule."""
+    fronts = {key.partition(".")[0] for key in state}
+    if len(fronts) > 1 or not model_state.keys().isdisjoint(state):
+        return state, []
+    front = f"{fronts.pop()}."
+    shortened = {key.removeprefix(front): value for key, value in state.items()}
+    if model_state.keys().isdisjoint(shortened):
+        return state, []
+    return shortened, [f"names lost the {front!r} in front"]
+
+
+def _translated_for(state: State, model_state: State) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """`translate`, unless the model itself has the names of the other program, say in a backbone of timm."""
+    num_known = sum(key in model_state for key in state)
+    if 2 * num_known >= len(state):
+        return dict(state), []
+    classifier = model_state.get(_CLASSIFIER)
+    weights, notes = translate(state, None if classifier is None else classifier.shape[0] - 1)
+    if notes and not match_by_suffix(model_state, weights) and match_by_suffix(model_state, state):
+        return dict(state), []
+    return weights, notes
 
 
 def _without_counts(weights: State, model_state: State) -> OrderedDict[str, torch.Tensor]:

@@ -154,16 +154,18 @@ def require_match(path: str, model: nn.Module, keys: IncompatibleKeys, *, exact:
 
 
 def describe_class_counts(keys: IncompatibleKeys) -> str:
-    """ "6 classes in the checkpoint, 2 in the model", if that is how they differ; "" otherwise.
+    """ "6 classes in the checkpoint, 2 in the model", if they differ in that, or in keypoints; "" otherwise.
 
-    Read off the linear classifier `cls_score`, which has a row for each class and one for the background.
+    Read off the linear classifier `cls_score`, which has a row for each class and one for the background, and
+    off the transposed convolution `score_lowres`, which has an output for each keypoint.
     """
-    if any(in_file[1:] != in_model[1:] for _, in_file, in_model in keys.incorrect_shapes):
-        return ""
+    found: dict[str, str] = {}
     for key, in_file, in_model in keys.incorrect_shapes:
-        if key.endswith("cls_score.weight") and len(in_file) == 2:
-            return f"{in_file[0] - 1} classes in the checkpoint, {in_model[0] - 1} in the model"
-    return ""
+        if key.endswith("cls_score.weight") and len(in_file) == 2 and in_file[1:] == in_model[1:]:
+            found["classes"] = f"{in_file[0] - 1} classes in the checkpoint, {in_model[0] - 1} in the model"
+        if key.endswith("score_lowres.weight") and len(in_file) == 4 and in_file[0] == in_model[0]:
+            found["keypoints"] = f"{in_file[1]} keypoints in the checkpoint, {in_model[1]} in the model"
+    return "; ".join(found.values())
 
 
 def describe_match(num_loaded: int, keys: IncompatibleKeys) -> str:

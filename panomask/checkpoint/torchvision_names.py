@@ -90,7 +90,8 @@ def convert_detector(
         (weights by our names, what to know about them)
     """
     is_old = "rpn.head.conv.weight" in weights
-    num_rows = weights["roi_heads.box_predictor.cls_score.weight"].shape[0]
+    has_heads = any(key.startswith("roi_heads.") for key in weights)
+    num_rows = weights["roi_heads.box_predictor.cls_score.weight"].shape[0] if has_heads else 0
     notes = [
         f"torchvision's detectors were {_COLOURS}, in all heads POOLER_TYPE ROIAlign and "
         "POOLER_SAMPLING_RATIO 2; its anchors are rounded to whole pixels, ours are not"

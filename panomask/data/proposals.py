@@ -107,13 +107,27 @@ def _read_proposals(path: str | os.PathLike[str]) -> dict[str, Any]:
     missing = [name for name in names if name not in content]
     if missing:
         raise InputError(f"{path}: the dict lacks {', '.join(map(repr, missing))}; {_remedy()}")
-    lists = [name for name in names if not isinstance(content[name], list | tuple | np.ndarray)]
+    lists = [name for name in names if not _is_list(content[name])]
     if lists:
         raise InputError(f"{path}: {lists[0]!r} is no list with one entry for each image; {_remedy()}")
+    others = [image_id for image_id in content["ids"] if not _is_image_id(image_id)]
+    if others:
+        raise InputError(
+            f"{path}: 'ids' holds a {type(others[0]).__name__}; image ids are whole numbers or text"
+        )
     lengths = {name: len(content[name]) for name in names}
     if len(set(lengths.values())) != 1:
         raise InputError(f"{path}: lists of different lengths, {lengths}; {_remedy()}")
     return content
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _is_image_id(value: Any) -> bool:
+    """Text, or a whole number of 64 bits: what `str` makes short text of, whatever is in the file."""
+    return isinstance(value, str | np.integer) or (isinstance(value, int) and value.bit_length() <= 64)
 
 
 def _remedy() -> str:
@@ -122,9 +136,11 @@ def _remedy() -> str:
 
 def _box_mode(value: Any, path: str | os.PathLike[str]) -> BoxMode:
     allowed = {int(mode): mode for mode in BOX_MODES}
-    if isinstance(value, bool) or value not in allowed:
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_number or value not in allowed:
         known = ", ".join(f"{number} ({mode.name})" for number, mode in allowed.items())
-        raise InputError(f"{path}: bbox_mode is {str(value)[:40]}; allowed are {known}")
+        found = value if is_number and abs(value) < 1000 else f"another {type(value).__name__}"
+        raise InputError(f"{path}: bbox_mode is {found}; allowed are {known}")
     return allowed[value]
 
 

@@ -6,10 +6,12 @@ from panomask.errors import InputError
 
 
 def test_the_longest_ending_wins():
-    model = ["backbone.bottom_up.res2.0.conv1.weight", "head.conv1.weight", "head.bias"]
-    assert match_by_suffix(model, ["res2.0.conv1.weight", "head.conv1.weight", "conv.weight"]) == {
+    model = ["backbone.bottom_up.res2.0.conv1.weight", "head.conv1.weight", "stem.conv1.weight", "head.bias"]
+    keys = ["res2.0.conv1.weight", "head.conv1.weight", "conv1.weight", "conv.weight"]
+    assert match_by_suffix(model, keys) == {
         "res2.0.conv1.weight": "backbone.bottom_up.res2.0.conv1.weight",
         "head.conv1.weight": "head.conv1.weight",
+        "conv1.weight": "stem.conv1.weight",
     }
 
 

@@ -1,5 +1,11 @@
+import argparse
+import codecs
+import copy
+import json
+import os
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 
@@ -117,6 +123,18 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_calls_that_torch_refuses_by_their_module_are_named(tmp_path, is_zip):
+    class Shell:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    weights = {"model": {"weight": Shell()}}
+    torch.save(weights, tmp_path / "evil.pth", _use_new_zipfile_serialization=is_zip)
+    fails(tmp_path / "evil.pth", r"holds (posix|nt)\.system, which is not read since it could run code")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_nan_weight_is_refused_by_name(tmp_path):
     state = {"fine": torch.ones(2), "stem.weight": torch.tensor([1.0, float("nan")])}
     fails(save(tmp_path / "nan.pth", state), "'stem.weight' holds NaN")
@@ -211,6 +229,17 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path):
     fails(path, rf"compressed file that would unpack to 4\d{{6}} bytes from {path.stat().st_size}")
 
 
+def test_entries_that_share_their_bytes_are_not_unpacked(tmp_path):
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w") as bomb:
+        bomb.writestr("a/data/0", bytes(1000))
+        for number in range(1, 50):
+            twin = copy.copy(bomb.filelist[0])
+            twin.filename = f"a/data/{number}"
+            bomb.filelist.append(twin)
+    fails(path, rf"would unpack to 50000 bytes from {path.stat().st_size}")
+
+
 def test_a_weight_that_claims_more_than_the_file_holds(tmp_path):
     path = save(tmp_path / "a.pth", {"w": torch.zeros(1).expand(10**12)})
     fails(path, r"'w' claims the shape \(1000000000000,\), more than the \d+ bytes of the file")
@@ -235,3 +264,95 @@ def test_state_dicts_under_other_names(tmp_path, wrapper):
     checkpoint = read_checkpoint(path)
     assert list(checkpoint["model"]) == ["w"]
     assert checkpoint["epoch"] == 3
+
+
+def test_one_storage_for_many_weights(tmp_path):
+    weight = torch.ones(1000)
+    shared = {f"head.{i}.weight": weight for i in range(6)}
+    assert len(read_checkpoint(save(tmp_path / "heads.pth", shared))["model"]) == 6
+    path = save(tmp_path / "a.pth", {str(i): weight for i in range(200)})
+    fails(path, r"its 200 weights share their bytes: 800000 of the \d+ bytes of the file; save each once")
+
+
+@pytest.mark.parametrize("codec", ["hex", "HeX-codec", "base64", "quopri"])
+def test_text_that_doubles_with_each_call(tmp_path, codec):
+    """torch's safe reader makes 2**30 bytes of 900 so."""
+
+    class Doubled:
+        def __reduce__(self):
+            return codecs.encode, (b"aa", codec)
+
+    path = save(tmp_path / "a.pth", {"model": {"w": torch.ones(1)}, "x": Doubled()})
+    fails(path, rf"holds bytes in '{codec}', which is not read since it could claim any amount of memory")
+    path = save(tmp_path / "b.pth", {"model": {"w": torch.ones(1)}, "x": b"bytes", "y": "utf-8"})
+    assert read_checkpoint(path)["x"] == b"bytes"
+
+
+def test_settings_beside_the_weights(tmp_path):
+    """As DETR's training script saves them."""
+    content = {"model": {"w": torch.ones(1)}, "args": argparse.Namespace(lr=1e-4)}
+    assert read_checkpoint(save(tmp_path / "a.pth", content))["args"].lr == 1e-4
+
+
+def test_older_format_of_torch_named_pkl(tmp_path):
+    torch.save({"w": torch.ones(3)}, tmp_path / "a.pkl", _use_new_zipfile_serialization=False)
+    assert read_checkpoint(str(tmp_path / "a.pkl"))["model"]["w"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "weight, words",
+    [
+        (torch.tensor([1j]), "'w' is not a dense tensor of numbers"),
+        (torch.zeros(2, dtype=torch.uint8).view(torch.bits8), "'w' is not a dense tensor of numbers"),
+        (torch.ones(1).to(torch.float8_e4m3fn), None),
+        (torch.ones(1, dtype=torch.bfloat16), None),
+        (torch.ones(1, dtype=torch.bool), None),
+    ],
+)
+def test_types_of_weights(tmp_path, weight, words):
+    path = save(tmp_path / "a.pth", {"w": weight})
+    if words:
+        fails(path, words)
+    else:
+        torch.zeros(1).copy_(read_checkpoint(path)["model"]["w"])
+
+
+def test_numbers_that_torch_does_not_have(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": np.ones(1, np.longdouble)}))
+    fails(tmp_path / "a.pkl", "'w' is a ndarray, not a tensor")
+
+
+def test_names_of_weights_are_text_of_some_length(tmp_path):
+    fails(save(tmp_path / "a.pth", {"model": {0: torch.ones(1)}}), "the name of a weight is a int; expected")
+    fails(save(tmp_path / "b.pth", {"w" * 10**5: torch.ones(1)}), "name of a weight is 100000 letters long")
+
+
+def test_a_program_in_the_place_of_weights(tmp_path):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as archive:  # the entries of torch.jit.save
+        for name in ("data.pkl", "code/__torch__.py", "constants.pkl"):
+            archive.writestr(f"a/{name}", b"\x80\x02).")
+    fails(path, "holds a TorchScript model")
+
+
+def test_metadata_of_safetensors_that_nest_too_deep(tmp_path):
+    path = tmp_path / "a.safetensors"
+    header = json.dumps(
+        {
+            "__metadata__": {"panomask": "[" * 10**5},
+            "w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        }
+    ).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"1")
+    fails(path, "not a readable safetensors file")
+
+
+def test_files_that_cannot_be_opened(tmp_path, monkeypatch):
+    fails(tmp_path / ("x" * 300), "cannot be read .File name too long")
+    path = save(tmp_path / "a.safetensors", {"w": torch.ones(1)})
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    fails(path, "cannot be read .Permission denied.; check the path and its permissions")

@@ -11,6 +11,7 @@ from torch import nn
 
 from panomask.checkpoint import Checkpointer
 from panomask.checkpoint.files import write_weights
+from panomask.checkpoint.foreign import translate
 from panomask.config import get_cfg
 from panomask.errors import InputError
 from panomask.modeling import build_model
@@ -170,6 +171,18 @@ def test_a_file_of_the_zoo_fits_without_remarks(tmp_path, caplog):
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
+@pytest.mark.parametrize(("trained", "match"), [("source", "exact"), ("target", "overlap")])
+def test_what_norms_have_counted_is_no_remark(tmp_path, caplog, trained, match):
+    """The counts of batches, which frozen norms do not keep, are neither unknown nor missing."""
+    norms = {"MODEL.RESNETS.NORM": "BN", "MODEL.BACKBONE.FREEZE_AT": "0"}
+    source, target = (model(**norms if name == trained else {}) for name in ("source", "target"))
+    counts = [sum(key.endswith("num_batches_tracked") for key in m.state_dict()) for m in (source, target)]
+    assert sorted(counts) == [0, 53]
+    with caplog.at_level(logging.INFO):
+        Checkpointer(target).load(zoo_file(tmp_path / "model_final.pkl", source), match=match)
+    assert caplog.messages[1].startswith("The checkpoint fits the model:\nweights")
+
+
 def test_another_number_of_classes_is_said_and_starts_as_initialised(tmp_path, caplog):
     source, target = model(), model(num_classes=5)
     scores = target.roi_heads.box_predictor.cls_score.weight.detach().clone()
@@ -183,6 +196,23 @@ def test_another_number_of_classes_is_said_and_starts_as_initialised(tmp_path, c
         "roi_heads.mask_head.predictor.weight: (3, 8, 1, 1) in the file, (5, 8, 1, 1) here"
         in caplog.messages[0]
     )
+
+
+def test_another_number_of_keypoints_is_said_too(tmp_path, caplog):
+    keys = {
+        "MODEL.MASK_ON": "False",
+        "MODEL.KEYPOINT_ON": "True",
+        "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": "[8]",
+    }
+    source = model(1, **keys)
+    target = model(2, **keys, **{"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": "5"})
+    path = zoo_file(tmp_path / "model_final.pkl", source)
+    words = "1 classes in the checkpoint, 2 in the model; 17 keypoints in the checkpoint, 5 in the model"
+    with caplog.at_level(logging.WARNING):
+        Checkpointer(target).load(path)
+    assert f"differ: {words}, so that the layers of another shape start as initialised" in caplog.messages[0]
+    with pytest.raises(InputError, match=words):
+        Checkpointer(target).load(path, match="parameters")
 
 
 @pytest.mark.parametrize("depths", [(101, 50), (50, 101)])
@@ -219,6 +249,36 @@ def test_names_are_completed_where_a_file_asks_for_it(tmp_path, name):
     assert not target["b"]["c"].weight.any()
 
 
+def test_a_front_of_all_names_is_dropped(tmp_path, caplog):
+    """As a LightningModule whose attribute `model` is the model saves it."""
+    source, target = nn.ModuleDict({"a": nn.Linear(2, 2)}), nn.ModuleDict({"a": nn.Linear(2, 2)})
+    state = {f"model.{key}": value for key, value in source.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "a.ckpt")
+    with caplog.at_level(logging.INFO):
+        assert Checkpointer(target).load(str(tmp_path / "a.ckpt"), match="exact") == {"epoch": 3}
+    assert same(source, target)
+    assert "names lost the 'model.' in front" in caplog.messages[0]
+
+
+def test_names_of_torchvision_in_a_backbone_stay(tmp_path):
+    """A ResNet of timm, whose names are torchvision's, stands below the FPN; its file has no prefix."""
+    resnet = nn.ModuleDict({"conv1": nn.Conv2d(1, 1, 1), "layer1": nn.ModuleList([nn.ModuleDict()])})
+    resnet["layer1"][0]["conv1"] = nn.Conv2d(1, 1, 1)
+    target = nn.ModuleDict({"net": resnet, "head": nn.Linear(2, 2)})
+    state = {key: torch.full_like(value, 2) for key, value in resnet.state_dict().items()}
+    write_weights(str(tmp_path / "a.pth"), {"model": state})
+    Checkpointer(target).load(str(tmp_path / "a.pth"))
+    assert all((value == 2).all() for value in resnet.state_dict().values())
+
+
+def test_a_wish_that_is_no_wish(tmp_path):
+    target = nn.ModuleDict({"a": nn.Linear(1, 1)})
+    arrays = {key: value.numpy() for key, value in target.state_dict().items()}
+    content = {"model": arrays, "matching_heuristics": np.ones(2)}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    assert Checkpointer(target).load(str(tmp_path / "a.pkl"), match="exact") == {}
+
+
 def test_weights_for_two_places_are_one_line(tmp_path):
     target = nn.ModuleDict(
         {"a": nn.ModuleDict({"c": nn.Linear(2, 2)}), "b": nn.ModuleDict({"c": nn.Linear(2, 2)})}
@@ -238,3 +298,43 @@ def test_a_model_with_names_of_another_program_is_left_alone(tmp_path):
     write_weights(str(tmp_path / "a.safetensors"), {"model": state})
     Checkpointer(target).load(str(tmp_path / "a.safetensors"), match="exact")
     assert all((value == 2).all() for value in target.state_dict().values())
+
+
+TORCHVISION = {"backbone.body.conv1.weight": torch.ones(1), "rpn.head.cls_logits.weight": torch.ones(1)}
+CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {**TORCHVISION, "roi_heads.box_predictor.bbox_pred.weight": torch.ones(8, 4)},
+        {**TORCHVISION, CLASSIFIER: torch.ones(())},
+        {
+            **TORCHVISION,
+            CLASSIFIER: torch.ones(5, 4),
+            "roi_heads.box_predictor.bbox_pred.bias": torch.ones(7),
+        },
+        {
+            **TORCHVISION,
+            CLASSIFIER: torch.ones(91, 4),
+            "roi_heads.box_predictor.bbox_pred.bias": torch.ones(8),
+        },
+        {"conv1_w": torch.ones(1), "cls_score_w": torch.ones(())},
+    ],
+)
+def test_heads_that_do_not_go_together_are_one_line(tmp_path, state):
+    target = nn.ModuleDict({"a": nn.Linear(1, 1)})
+    write_weights(str(tmp_path / "a.pth"), {"model": state})
+    with pytest.raises(
+        InputError, match=r"a\.pth: has the names of .* do not have the same classes"
+    ) as caught:
+        Checkpointer(target).load(str(tmp_path / "a.pth"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_detector_of_torchvision_without_heads():
+    weights, _ = translate(TORCHVISION)
+    assert set(weights) == {
+        "backbone.bottom_up.stem.conv1.weight",
+        "proposal_generator.rpn_head.objectness_logits.weight",
+    }

@@ -62,7 +62,11 @@ def test_names_of_detectron1_and_boxes_with_sizes(write):
         ({"ids": [7]}, "different lengths"),
         ({"ids": 7}, "'ids' is no list"),
         ({"bbox_mode": 4}, r"bbox_mode is 4; allowed are 0 \(XYXY_ABS\), 1"),
-        ({"bbox_mode": "a"}, "bbox_mode is a"),
+        ({"bbox_mode": "a"}, "bbox_mode is another str; allowed"),
+        ({"bbox_mode": []}, "bbox_mode is another list; allowed"),
+        ({"ids": np.array(7)}, "'ids' is no list"),
+        ({"ids": [7, [[], []]]}, "'ids' holds a list; image ids are whole numbers or text"),
+        ({"ids": [7, 1 << 20000]}, "'ids' holds a int; image ids"),
         ({"boxes": [BOXES[0], BOXES[1][0]]}, r"image 'b': .* are \(4,\) and \(1,\)"),
         ({"boxes": [BOXES[0], [[1, 2, 3, 4]]]}, r"image 'b': .* are list and \(1,\)"),
         ({"objectness_logits": [LOGITS[0], LOGITS[0]]}, r"image 'b': .* are \(1, 4\) and \(2,\)"),
@@ -123,7 +127,7 @@ def test_transforms_by_hand():
 
 
 def test_small_boxes_whole_numbers_and_no_boxes_at_all():
-    record = _record([[0, 0, 5, 20], [0, 0, 6, 6]], [2, 1])
+    record = _record([[0, 0, 5, 20], [0, 0, 3, 6], [0, 0, 6, 6]], [3, 2, 1])  # the second: 6.75 wide
     record["proposal_boxes"] = record["proposal_boxes"].astype(np.int32)
     transform_proposals(record, (9, 9), T.ResizeTransform(4, 4, 9, 9), proposal_topk=9, min_box_size=8.9)
     assert record["proposals"].proposal_boxes.tensor.tolist() == [[0, 0, 9, 9], [0, 0, 9, 9]]

@@ -70,6 +70,7 @@ def test_names_of_a_model(run, tmp_path, tiny_run, capsys):
     assert all(key.startswith("backbone.bottom_up.") for key in weights)
     said = capsys.readouterr().out
     assert "stem.fc.{weight, bias}" in said
+    assert f"What fits {tiny_run}:\nweights " in said  # the table's head stands above its columns
     assert "trained on RGB images" in said
 
 
@@ -77,6 +78,10 @@ def test_errors_are_one_line(run, r50, tmp_path, tiny_run, capsys):
     for arguments, words in (
         ((tmp_path / "none.pkl", tmp_path / "a.pth"), "no such file"),
         ((r50, tmp_path / "a.bin"), "weights are written as"),
+        (
+            (r50, tmp_path / "a.pth", "MODEL.MASK_ON", True),
+            "settings are of a config; name it by --config-file",
+        ),
         (
             (r50, tmp_path / "a.pth", "--config-file", tiny_run, "MODEL.RESNETS.STEM_OUT_CHANNELS", 4),
             "another model",
