@@ -35,7 +35,10 @@ def coerce(value: Any, current: Any, *, is_command_line: bool = False) -> Any:
     if value is None or current is None or type(value) is type(current):
         fits = isinstance(value, (*SCALARS, *SEQUENCES))
     elif isinstance(current, float) and type(value) is int:
-        value, fits = float(value), True
+        try:
+            value, fits = float(value), True
+        except OverflowError:
+            raise TypeError(f"takes {article(current)} like {current!r}, not an int of this size") from None
     else:
         fits = isinstance(value, SEQUENCES) and isinstance(current, SEQUENCES)
     if not fits:

@@ -99,7 +99,7 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{file}: {line}broken YAML: {_one_line(error.problem or error.context)}") from error
     except RecursionError as error:
         raise InputError(f"{file}: nested too deeply to be a config") from error
-    except (yaml.YAMLError, ValueError, KeyError, IndexError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise InputError(f"{file}: broken YAML: {_one_line(error)}") from error
     if not isinstance(values, dict):
         raise InputError(f"{file}: holds a {type(values).__name__}; a config is a mapping of keys to values")

@@ -84,6 +84,7 @@ def test_string_typed_on_the_command_line(given, current, expected):
         ("a,b", (1,), "takes a list of numbers"),
         ([1, 2], ["p2"], "takes a list of strs"),
         ([[1, "x"]], [[1, 2]], "takes a list of numbers"),
+        (10**400, 1.5, "takes a float like 1.5, not an int of this size"),
     ],
 )
 def test_value_of_a_wrong_type(given, current, reason):

@@ -103,6 +103,8 @@ def test_python_tuple_needs_a_list(write):
         ("A: *unknown\n", "line 1: broken YAML: found undefined alias"),
         ("A: 1\n---\nB: 2\n", "broken YAML"),
         ("{[1]: 2}\n", "broken YAML"),
+        ("{!!python/tuple [[1]]: 2}\n", "broken YAML: unhashable"),
+        (f"A: {'1:' * 1000}1.5\n", "broken YAML: int too large"),
         ("A: !!int x\n", "broken YAML"),
         ("A: !!int ''\n", "broken YAML"),
         ("A: !!bool maybe\n", "broken YAML"),

@@ -182,40 +182,12 @@ def test_not_a_number(key):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "640"),
-        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE", "384,600"),
-        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "0.9,0.9"),
-        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute_range", "INPUT.CROP.SIZE", "600,384"),
-        ("INPUT.LSJ.MIN_SCALE", "1", "INPUT.LSJ.MAX_SCALE", "0.5"),
-        ("INPUT.LSJ.ENABLED", "True", "INPUT.CROP.ENABLED", "True"),
-        ("MODEL.PIXEL_MEAN", "103.5", "MODEL.PIXEL_STD", "1,1"),
-        ("MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"),
-        ("MODEL.RPN.IOU_THRESHOLDS", "0.3,0.7", "MODEL.RPN.IOU_LABELS", "0,1"),
-        ("MODEL.ROI_HEADS.IOU_THRESHOLDS", "0.3,0.7", "MODEL.ROI_HEADS.IOU_LABELS", "0,1"),
-        ("SOLVER.RESCALE_INTERVAL", "True", "SOLVER.WARMUP_ITERS", "1000", "SOLVER.MAX_ITER", "1000"),
-        ("SOLVER.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0"),
-        ("MODEL.KEYPOINT_ON", "True", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
-    ],
-)
-def test_values_that_do_not_fit_together(overrides):
-    message = error_of(cfg_with(*overrides))
-    assert all(key in message for key in overrides[-4::2])
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "640,800"),
         ("INPUT.MIN_SIZE_TRAIN", "0"),  # as they are
-        ("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "384,600"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", "[8, 16]", "MODEL.RPN.CONV_DIMS", "-1,256"),
         ("MODEL.PIXEL_MEAN", "103.5", "MODEL.PIXEL_STD", "57.0"),
         ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0001", "TEST.DETECTIONS_PER_IMAGE", "-1"),
-        ("MODEL.RPN.IOU_THRESHOLDS", "0.5", "MODEL.RPN.IOU_LABELS", "0,1"),
         ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", "inf", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "inf"),
         ("SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0", "SOLVER.WARMUP_FACTOR", "1"),
-        ("SOLVER.NESTEROV", "True", "SOLVER.MOMENTUM", "0.0", "SOLVER.OPTIMIZER", "ADAMW"),
-        ("MODEL.KEYPOINT_ON", "True", "MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
         ("SOLVER.WEIGHT_DECAY_BIAS", "0.0"),
         ("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 38.5, 0.2], ['segm', 'AP', 35, 1]]"),
     ],
@@ -273,19 +245,6 @@ def test_keypoints_of_a_registered_data_set(field, value, allowed):
     message = error_of(cfg_with(*paths, f"DATASETS.REGISTER.a.{field}", value))
     assert message.startswith(f"DATASETS.REGISTER.a.{field} is ")
     assert allowed in message
-
-
-def test_proposals_from_files():
-    used = ("MODEL.LOAD_PROPOSALS", "True", "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals")
-    check_supported(cfg_with(*used))  # no data set is named
-    one = ("DATASETS.TRAIN", "a,b", "DATASETS.PROPOSAL_FILES_TRAIN", "a.pkl")
-    check_supported(cfg_with(*one))  # nothing is loaded
-    assert "each data set needs its file of proposals" in error_of(cfg_with(*used, *one))
-    check_supported(cfg_with(*used, *one, "DATASETS.PROPOSAL_FILES_TRAIN", "a.pkl,b.pkl"))
-    cfg = cfg_with(*used)
-    cfg.DATASETS.TEST = cfg.DATASETS.PROPOSAL_FILES_TEST = "name"  # as code may assign them
-    check_supported(cfg)
-    assert "used by PrecomputedProposals" in error_of(cfg_with("MODEL.LOAD_PROPOSALS", "True"))
 
 
 def test_oks_sigmas():

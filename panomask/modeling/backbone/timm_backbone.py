@@ -18,8 +18,12 @@ from panomask.modeling.backbone import timm_network
 from panomask.modeling.backbone.backbone import Backbone
 
 PREFIX = "timm/"
+"""What MODEL.BACKBONE.NAME begins with."""
+
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
 NORMS = ("FrozenBN", "BN", "SyncBN")
+"""What can become of a model's batch norms."""
 
 logger = logging.getLogger(__name__)
 

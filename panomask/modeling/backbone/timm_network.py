@@ -4,21 +4,27 @@ import importlib
 import inspect
 import logging
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from panomask.addresses import cache_folder
 from panomask.errors import InputError, nearest_names
 
 KEY = "MODEL.BACKBONE.NAME"
+
 ANY_SIZE = {"strict_img_size": False, "dynamic_img_size": True, "dynamic_img_pad": True}
+"""What lets transformers take images of any size: given to those models that have the option."""
+
 PROBE_SIZE = (1, 3, 256, 320)
+"""A batch that is not square: models of a fixed size do not take it."""
+
 MAX_REASON = 300
+"""So many characters of an error of timm's are quoted."""
+
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 logger = logging.getLogger(__name__)
@@ -115,9 +121,7 @@ def create_model(
     options = {**options, "out_indices": list(indices)}
     if not is_pretrained:
         return _create(timm, name, features_only=True, **options)
-    # As `panomask.checkpoint` caches files, which the model may not import.
-    cache = Path(os.environ.get("PANOMASK_CACHE") or "~/.cache/panomask").expanduser()
-    path = cache / "timm" / f"{name}.safetensors"
+    path = cache_folder() / "timm" / f"{name}.safetensors"
     source = {"pretrained_cfg_overlay": {"file": str(path)}} if path.is_file() else {}
     safetensors_error = importlib.import_module("safetensors").SafetensorError
     try:

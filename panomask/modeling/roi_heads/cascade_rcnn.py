@@ -17,7 +17,7 @@ from panomask.modeling.matcher import Matcher
 from panomask.modeling.poolers import ROIPooler
 from panomask.modeling.roi_heads.box_head import build_box_head
 from panomask.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
-from panomask.modeling.roi_heads.roi_heads import StandardROIHeads, _build_pooler
+from panomask.modeling.roi_heads.roi_heads import StandardROIHeads, build_pooler
 from panomask.registry import ROI_HEADS_REGISTRY
 from panomask.structures import Boxes, ImageList, Instances, pairwise_iou
 
@@ -209,7 +209,7 @@ class CascadeROIHeads(StandardROIHeads):
 def _build_cascade_branch(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
     in_features = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
-    pooler, pooled_shape = _build_pooler(cfg.MODEL.ROI_BOX_HEAD, in_features, input_shape)
+    pooler, pooled_shape = build_pooler(cfg.MODEL.ROI_BOX_HEAD, in_features, input_shape)
     heads = [build_box_head(cfg, pooled_shape) for _ in cascade.IOUS]
     predictors = [
         FastRCNNOutputLayers(cfg, head.output_shape, box2box_transform=Box2BoxTransform(weights=weights))  # type: ignore[call-arg, arg-type, misc]

@@ -119,14 +119,15 @@ class FastRCNNOutputLayers(nn.Module):
         use_fed_loss: only some classes take part in each step's `loss_cls`; see `get_fed_loss_classes`.
         use_sigmoid_ce: each class has a score of its own, by the sigmoid, instead of a softmax over all.
         get_fed_loss_cls_weights: returns (K,), how likely each class is to be drawn as a negative. Called in
-            the first training step, so that testing a model does not need what it reads.
+            the first training step, so that testing a model does not need what it reads, and not at all where
+            a checkpoint has brought them: they are its entry `fed_loss_cls_weights`, as in Detectron2.
         fed_loss_num_classes: how many classes take part, background counted where it is in the batch.
 
     Raises:
         InputError: a federated loss without sigmoids or without `get_fed_loss_cls_weights`.
     """
 
-    fed_loss_cls_weights: torch.Tensor | None
+    fed_loss_cls_weights: torch.Tensor
 
     @configurable
     def __init__(
@@ -178,7 +179,8 @@ class FastRCNNOutputLayers(nn.Module):
         self.use_fed_loss = use_fed_loss
         self.fed_loss_num_classes = fed_loss_num_classes
         self.get_fed_loss_cls_weights = get_fed_loss_cls_weights
-        self.register_buffer("fed_loss_cls_weights", None, persistent=False)
+        if use_fed_loss:
+            self.register_buffer("fed_loss_cls_weights", torch.zeros(num_classes))  # zeros: not known yet
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -254,8 +256,8 @@ class FastRCNNOutputLayers(nn.Module):
         logits = pred_class_logits[:, :-1]
         loss = F.binary_cross_entropy_with_logits(logits, is_class.to(logits.dtype), reduction="none")
         if self.use_fed_loss and num_rois > 0:
-            if self.fed_loss_cls_weights is None:
-                self.fed_loss_cls_weights = self._checked_fed_loss_cls_weights().to(logits.device)
+            if not self.fed_loss_cls_weights.any():
+                self.fed_loss_cls_weights.copy_(self._checked_fed_loss_cls_weights())
             chosen = self.get_fed_loss_classes(
                 gt_classes, self.fed_loss_num_classes, num_classes, self.fed_loss_cls_weights
             )

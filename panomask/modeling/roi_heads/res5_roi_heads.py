@@ -16,7 +16,7 @@ from panomask.modeling.backbone.resnet import BottleneckBlock, make_stage
 from panomask.modeling.poolers import ROIPooler
 from panomask.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from panomask.modeling.roi_heads.mask_head import build_mask_head
-from panomask.modeling.roi_heads.roi_heads import ROIHeads, _build_pooler, select_foreground_proposals
+from panomask.modeling.roi_heads.roi_heads import ROIHeads, build_pooler, select_foreground_proposals
 from panomask.registry import ROI_HEADS_REGISTRY
 from panomask.structures import Boxes, ImageList, Instances
 
@@ -65,7 +65,7 @@ class Res5ROIHeads(ROIHeads):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:  # type: ignore[override]
         _check_supported(cfg)
         in_features = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-        pooler, _ = _build_pooler(cfg.MODEL.ROI_BOX_HEAD, in_features, input_shape)
+        pooler, _ = build_pooler(cfg.MODEL.ROI_BOX_HEAD, in_features, input_shape)
         res5, channels = cls._build_res5_block(cfg)
         given = input_shape[in_features[0]].channels or 0
         taken = getattr(res5[0], "in_channels", given)  # a subclass may have made it of anything

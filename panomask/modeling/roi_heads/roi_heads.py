@@ -349,7 +349,7 @@ class StandardROIHeads(ROIHeads):
 
 def _build_box_branch(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
     in_features = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-    pooler, pooled_shape = _build_pooler(cfg.MODEL.ROI_BOX_HEAD, in_features, input_shape)
+    pooler, pooled_shape = build_pooler(cfg.MODEL.ROI_BOX_HEAD, in_features, input_shape)
     box_head = build_box_head(cfg, pooled_shape)
     return {
         "box_in_features": in_features,
@@ -388,11 +388,11 @@ def _build_optional_pooler(
 ) -> tuple[ROIPooler | None, Any]:
     """A pooler and its output's shape; where POOLER_TYPE is empty None and the shapes of the maps by name."""
     if head_cfg.POOLER_TYPE:
-        return _build_pooler(head_cfg, in_features, input_shape)
+        return build_pooler(head_cfg, in_features, input_shape)
     return None, {name: input_shape[name] for name in in_features}
 
 
-def _build_pooler(
+def build_pooler(
     head_cfg: CfgNode, in_features: list[str], input_shape: dict[str, ShapeSpec]
 ) -> tuple[ROIPooler, ShapeSpec]:
     """The pooler that a head's POOLER_* keys describe, and the shape of what it returns."""

@@ -18,7 +18,9 @@ from panomask.modeling.backbone.regnet import (
     SimpleStem,
     VanillaBlock,
     adjust_block_compatibility,
+    conv2d,
     generate_regnet_parameters,
+    init_weights,
 )
 
 NET = "MODEL.REGNET."
@@ -55,6 +57,8 @@ def test_groups_divide_widths():
     assert adjust_block_compatibility([24], [1.0], [16]) == ([32], [1.0], [16])
     assert adjust_block_compatibility([8], [0.5], [16]) == ([8], [0.5], [4])
     assert adjust_block_compatibility([24], [2.0], [16]) == ([24], [2.0], [16])
+    # four times 10 becomes 36, which 4 and 6 divide; 42 is nearer, but no width times 4
+    assert adjust_block_compatibility([10], [4.0], [6]) == ([9], [4.0], [6])
 
 
 @pytest.mark.parametrize("block", ["ResBottleneckBlock", "ResBasicBlock", "VanillaBlock"])
@@ -77,6 +81,20 @@ def test_squeeze_and_excitation_by_hand():
         nn.init.zeros_(conv.bias)
     x = torch.tensor([[[[1.0, 3.0]]]])  # mean 2, so both cells times sigmoid(2)
     torch.testing.assert_close(se(x), x * torch.sigmoid(torch.tensor(2.0)))
+
+
+def test_weights_are_drawn_by_the_fan_out():
+    """A variance of 2 / (3 * 3 * 64), whatever the number of groups."""
+    torch.manual_seed(0)
+    conv = conv2d(32, 64, 3, groups=4)
+    nn.init.zeros_(conv.weight)
+    init_weights(conv)
+    assert conv.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
+    assert abs(conv.weight.mean().item()) < 0.005
+    linear = nn.Linear(100, 100)
+    init_weights(linear)
+    assert linear.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not linear.bias.any()
 
 
 def test_shortcut_and_branch_are_added():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from panomask.errors import InputError
-from panomask.layers import FrozenBatchNorm2d, ShapeSpec
+from panomask.layers import FrozenBatchNorm2d, ModulatedDeformConv, ShapeSpec
 from panomask.modeling import ResNet, make_stage
 from panomask.modeling.backbone import (
     BasicBlock,
@@ -124,6 +124,7 @@ def test_deformable_stages(tiny_cfg):
     kinds = [type(stage[-1]) for stage in model.stages]
     assert kinds == [BottleneckBlock, DeformBottleneckBlock, BottleneckBlock, DeformBottleneckBlock]
     conv = model.res5[0].conv2
+    assert isinstance(conv, ModulatedDeformConv)
     assert (conv.groups, conv.deformable_groups, conv.stride) == (2, 4, (1, 1))
     assert model(torch.zeros(1, 3, 64, 64))["res5"].shape[-1] == 2
 

@@ -192,6 +192,8 @@ def test_federated_classes():
     assert predictor.get_fed_loss_classes(gt_classes, 3, 5, weight).tolist() == [1, 3, 5]
     assert predictor.get_fed_loss_classes(gt_classes, 1, 5, weight).tolist() == [1, 3, 5]
     assert sorted(predictor.get_fed_loss_classes(gt_classes, 5, 5, weight).tolist()) == [0, 1, 3, 4, 5]
+    drawn = [predictor.get_fed_loss_classes(gt_classes[:1], 4, 5, weight).tolist() for _ in range(20)]
+    assert {tuple(sorted(classes)) for classes in drawn} == {(0, 1, 3, 4)}  # background is never drawn
 
 
 def test_federated_loss_counts_chosen_classes_only():
@@ -205,8 +207,17 @@ def test_federated_loss_counts_chosen_classes_only():
     assert math.isclose(loss.item(), 2 * math.log(2), rel_tol=1e-6)
     loss.backward()
     assert logits.grad.any(dim=0).tolist() == [True, True, False, False, False, False]
-    assert "fed_loss_cls_weights" not in predictor.state_dict()
     assert predictor.losses((torch.zeros(0, 6), torch.zeros(0, 20)), [])["loss_cls"] == 0
+
+
+def test_federated_weights_are_in_checkpoints_as_detectron2_has_them():
+    """Those of a checkpoint are used; without a federated loss there is no such entry."""
+    predictor = _federated([1, 2, 3, 4, 5], 3)
+    state = {**predictor.state_dict(), "fed_loss_cls_weights": torch.tensor([5.0, 4, 3, 2, 1])}
+    predictor.load_state_dict(state)
+    predictor.losses((torch.zeros(4, 6), torch.zeros(4, 20)), _sample())
+    assert predictor.fed_loss_cls_weights.tolist() == [5, 4, 3, 2, 1]
+    assert "fed_loss_cls_weights" not in _predictor().state_dict()
 
 
 def test_federated_loss_that_cannot_be():
@@ -229,7 +240,7 @@ def test_federated_loss_from_config(tiny_cfg):
     )
     cfg = tiny_cfg(*opts, "DATASETS.TRAIN", ["m_frequencies"])
     predictor = FastRCNNOutputLayers(cfg, ShapeSpec(channels=1))
-    assert predictor.fed_loss_cls_weights is None
+    assert not predictor.fed_loss_cls_weights.any()
     counts = [{"id": 1, "image_count": 3}, {"id": 2, "image_count": 1}, {"id": 3, "image_count": 2}]
     MetadataCatalog.get("m_frequencies").class_image_count = counts
     try:

@@ -129,7 +129,9 @@ def test_from_config(tiny_cfg):
         *("MODEL.ROI_KEYPOINT_HEAD.NORMALIZE_LOSS_BY_VISIBLE_KEYPOINTS", False),
         *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.25),
     ]
-    assert build_keypoint_head(tiny_cfg(*options), POOLED).loss_normalizer == 5 * 16 * 0.25
+    options += ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", 0.5]
+    head = build_keypoint_head(tiny_cfg(*options), POOLED)
+    assert (head.loss_normalizer, head.loss_weight) == (5 * 16 * 0.25, 0.5)
     with pytest.raises(ValueError, match="'all'; allowed are"):
         KRCNNConvDeconvUpsampleHead(POOLED, num_keypoints=1, conv_dims=[], loss_normalizer="all")
     with pytest.raises(InputError, match="KRCNNConvDeconvUpsampleHead"):

@@ -44,6 +44,16 @@ def test_architecture(heads):
     assert heads.mask_head.mask_fcn1.in_channels == 32
 
 
+@pytest.mark.parametrize("is_in_1x1", [True, False])
+def test_res5_is_as_the_backbone(tiny_cfg, is_in_1x1):
+    keys = {"STRIDE_IN_1X1": is_in_1x1, "NUM_GROUPS": 2, "NORM": "GN", "WIDTH_PER_GROUP": 4}
+    opts = [item for key, value in keys.items() for item in (f"MODEL.RESNETS.{key}", value)]
+    first = build_roi_heads(tiny_cfg(*OPTS, *opts), SHAPES).res5[0]
+    assert (first.conv1.stride[0], first.conv2.stride[0]) == ((2, 1) if is_in_1x1 else (1, 2))
+    assert first.conv2.groups == 2
+    assert isinstance(first.conv3.norm, nn.GroupNorm)
+
+
 def test_trains_masks_on_the_features_of_the_boxes(heads, make_instances):
     targets = make_instances(64, 64, 2, 3)
     calls = []

@@ -130,8 +130,10 @@ def test_keypoint_branch(tiny_cfg):
     one = _proposals(A)
     one.gt_classes = torch.tensor([0])
     one.gt_keypoints = proposals.gt_keypoints[:1]
-    losses = [heads._forward_keypoint(features, [each])["loss_keypoint"] for each in (proposals, one)]
+    with EventStorage() as storage:
+        losses = [heads._forward_keypoint(features, [each])["loss_keypoint"] for each in (proposals, one)]
     torch.testing.assert_close(*losses)
+    assert storage.history("keypoint_head/num_fg_samples").latest() == 1
     losses[0].backward()
     assert all(p.grad.any() for name, p in heads.named_parameters() if name.startswith("keypoint_head"))
     pairs = {name: value.repeat(2, 1, 1, 1) for name, value in features.items()}
