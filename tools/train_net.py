@@ -16,6 +16,7 @@ from panomask.engine import (
     EvalHook,
     GeneralizedRCNNWithTTA,
     HookBase,
+    check_test_sets,
     default_argument_parser,
     default_setup,
     launch,
@@ -59,6 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.eval_only and not args.resume:
         refuse_overwriting(cfg)
     default_setup(cfg, args)
+    check_test_sets(cfg)
     cfg.freeze()
     return cfg
 

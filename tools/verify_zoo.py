@@ -35,6 +35,7 @@ examples:
 """
 TRAIN_NET = Path(__file__).with_name("train_net.py")
 RECORD = "verified.json"
+FAILED = "failed"
 Scores = dict[str, dict[str, float | None]]
 """{task: {metric: points of 100}}; None is NaN."""
 
@@ -81,10 +82,10 @@ def main() -> None:
         try:
             scores = evaluate(model, args)
         except EvaluationError as error:
-            rows.append(Row(model.name, model.weights, "", "", None, None, None, f"failed: {error}"))
+            rows.append(Row(model.name, model.weights, "", "", None, None, None, f"{FAILED}: {error}"))
         else:
             rows += compare(model, scores, args.tolerance)
-    print(tabulate([row._replace(weights=Path(row.weights).name) for row in rows], headers=Row._fields))
+    print_table(rows)
     if args.json:
         write_json(args.json, [row._asdict() for row in rows])
     if bad := sum(row.verdict not in ("ok", "nothing published") for row in rows):
@@ -92,6 +93,15 @@ def main() -> None:
             f"{bad} of {len(rows)} scores are not within {args.tolerance} of the published ones", flush=True
         )
         sys.exit(1)
+
+
+def print_table(rows: list[Row]) -> None:
+    """The rows; why an evaluation failed is too long for a column and follows below them."""
+    short = [r._replace(weights=Path(r.weights).name, verdict=r.verdict.partition(":")[0]) for r in rows]
+    print(tabulate(short, headers=Row._fields))
+    for row in rows:
+        if row.verdict.startswith(FAILED):
+            print(f"{row.config} {row.verdict}")
 
 
 def find_model(word: str) -> Model | None:

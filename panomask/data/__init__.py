@@ -1,7 +1,7 @@
 """Data sets by name, readers, transforms and loaders; importing this registers the built-in data sets."""
 
 from panomask.data import datasets as datasets
-from panomask.data.batching import MapDataset
+from panomask.data.batching import MapDataset, ToIterableDataset
 from panomask.data.build import (
     build_batch_data_loader,
     build_detection_test_loader,
@@ -21,6 +21,7 @@ __all__ = [
     "MapDataset",
     "Metadata",
     "MetadataCatalog",
+    "ToIterableDataset",
     "build_batch_data_loader",
     "build_detection_test_loader",
     "build_detection_train_loader",

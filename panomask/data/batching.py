@@ -146,6 +146,46 @@ class AspectRatioGroupedDataset(torch.utils.data.IterableDataset):
         return group_into_batches(self.dataset, self.batch_size, lambda d: d["width"] > d["height"])
 
 
+class ToIterableDataset(torch.utils.data.IterableDataset):
+    """The items of a map-style dataset in the order of a sampler, as a stream.
+
+    Args:
+        dataset: map-style.
+        sampler: gives indices. Workers that share a seed give the same ones.
+        shard_sampler: each of W workers takes its part of the indices; otherwise all of them, which is right
+            for a sampler that differs by worker.
+        shard_chunk_size: so many indices in a row go to one worker. With as many as a batch holds, batches
+            are those of a single process.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: Iterable[int],
+        shard_sampler: bool = True,
+        shard_chunk_size: int = 1,
+    ):
+        assert shard_chunk_size >= 1, shard_chunk_size
+        self.dataset = dataset
+        self.sampler = sampler
+        self.shard_sampler = shard_sampler
+        self.shard_chunk_size = shard_chunk_size
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        for place, index in enumerate(self.sampler):
+            is_anothers = (
+                self.shard_sampler
+                and worker is not None
+                and place // self.shard_chunk_size % worker.num_workers != worker.id
+            )
+            if not is_anothers:
+                yield self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+
 class GroupedBatchSampler(BatchSampler):
     """Batches of indices of one group each.
 

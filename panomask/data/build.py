@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from tabulate import tabulate
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 
 from panomask import distributed
 from panomask.config import CfgNode, configurable
@@ -19,6 +19,7 @@ from panomask.data.batching import (
     Orientation,
     PositionedBatchSampler,
     ResumableLoader,
+    ToIterableDataset,
 )
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.data.dataset_mapper import DatasetMapper
@@ -34,6 +35,9 @@ from panomask.data.serialized_list import DatasetFromList
 from panomask.errors import InputError, nearest_names
 
 logger = logging.getLogger(__name__)
+
+MOST_CLASSES_LISTED = 200
+"""A log shows no longer table than this."""
 
 DatasetDicts = list[dict[str, Any]]
 
@@ -69,7 +73,7 @@ def filter_images_with_few_keypoints(
 
 
 def print_instances_class_histogram(dataset_dicts: DatasetDicts, class_names: Sequence[str]) -> None:
-    """Log a table of the number of objects of each class, crowds excluded."""
+    """Log a table of the number of objects of each class, crowds excluded; one line for very many classes."""
     counts = np.zeros(len(class_names), dtype=np.int64)
     for item in dataset_dicts:
         classes = [anno["category_id"] for anno in item["annotations"] if not anno.get("iscrowd", 0)]
@@ -79,6 +83,13 @@ def print_instances_class_histogram(dataset_dicts: DatasetDicts, class_names: Se
                 f" {len(class_names)} classes: 0 to {len(class_names) - 1} are allowed in dataset dicts"
             )
         np.add.at(counts, classes, 1)
+    if len(class_names) > MOST_CLASSES_LISTED:
+        message = (
+            f"{counts.sum()} objects in {len(dataset_dicts)} images; of the {len(counts)} classes"
+            f" {(counts == 0).sum()} have none, {((counts > 0) & (counts < 10)).sum()} fewer than 10"
+        )
+        log_once(logger, (message,), message)
+        return
     pairs = zip(class_names, counts.tolist(), strict=True)
     cells: list[Any] = [cell for pair in pairs for cell in pair]
     num_pairs = min(3, len(class_names))
@@ -199,7 +210,7 @@ def _batch_size_of_rank(total_batch_size: int) -> int:
 
 def build_batch_data_loader(
     dataset: Dataset,
-    sampler: Sampler[int],
+    sampler: Sampler[int] | None,
     total_batch_size: int | None,
     *,
     aspect_ratio_grouping: bool = False,
@@ -217,7 +228,7 @@ def build_batch_data_loader(
 
     Args:
         dataset: map-style, giving samples; a `MapDataset` if images are to be grouped or may be refused.
-        sampler: this rank's indices.
+        sampler: this rank's indices; None where the dataset is a `ToIterableDataset`, which has one.
         total_batch_size: samples over all ranks; or None and `single_gpu_batch_size`, those of one rank.
         aspect_ratio_grouping: a batch holds images wider than high, or others, never both. The dicts of the
             dataset (before mapping) must have width and height.
@@ -235,6 +246,7 @@ def build_batch_data_loader(
             "give total_batch_size or single_gpu_batch_size (then total_batch_size=None), not both"
         )
     batch_size = single_gpu_batch_size or _batch_size_of_rank(total_batch_size or 0)
+    dataset, sampler = _by_index(dataset, sampler)
     source = dataset.source if isinstance(dataset, MapDataset) else dataset
     batch_sampler = PositionedBatchSampler(
         sampler,
@@ -254,6 +266,20 @@ def build_batch_data_loader(
     return ResumableLoader(
         dataset, batch_sampler, seed=distributed.shared_random_seed() if seed is None else seed, **options
     )
+
+
+def _by_index(dataset: Any, sampler: Any) -> tuple[Any, Any]:
+    """Dataset and sampler; a `ToIterableDataset` is taken apart. Loaders go by index, so that they resume."""
+    if isinstance(dataset, ToIterableDataset):
+        if sampler is not None:
+            raise InputError("the dataset is a ToIterableDataset, which has a sampler: give sampler=None")
+        return dataset.dataset, dataset.sampler
+    if isinstance(dataset, IterableDataset):
+        raise InputError(
+            f"the dataset is a stream ({type(dataset).__name__}), which cannot be resumed: give one with"
+            " __getitem__ and __len__, or batch the stream by torch's DataLoader"
+        )
+    return dataset, sampler
 
 
 def _build_train_sampler(cfg: CfgNode, dataset: Any) -> Sampler[int]:
@@ -345,6 +371,7 @@ def build_detection_train_loader(
         A loader of batches (lists of samples) of this rank. `state_dict(batches)` and `load_state_dict` take
         it up again where a training stopped.
     """
+    dataset, sampler = _by_index(dataset, sampler)
     if len(dataset) == 0:
         raise InputError("no image is left to train on: check DATASETS.TRAIN and its annotation files")
     if isinstance(dataset, list):
@@ -395,6 +422,7 @@ def build_detection_test_loader(
         batch_size: samples of a batch of this rank.
         num_workers, collate_fn: see `build_batch_data_loader`.
     """
+    dataset, sampler = _by_index(dataset, sampler)
     if isinstance(dataset, list):
         dataset = DatasetFromList(dataset, copy=False)
     return InputErrorLoader(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from panomask.config import CfgNode
 from panomask.data import MetadataCatalog
+from panomask.data.datasets.builtin import check_files
 from panomask.errors import InputError, nearest_names
 from panomask.evaluation import (
     CityscapesInstanceEvaluator,
@@ -35,6 +36,16 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     return EVALUATORS[kind](cfg, dataset_name)
 
 
+def check_test_sets(cfg: CfgNode) -> None:
+    """Raise InputError where the evaluation on DATASETS.TEST, hours of training later, could only fail.
+
+    That is where files of a built-in set are missing, or no evaluator fits the set and the model.
+    """
+    for name in cfg.DATASETS.TEST:
+        check_files(name)
+        build_evaluator(cfg, name)
+
+
 def _build_coco(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     """TEST.DETECTIONS_PER_IMAGE above 100 raises COCO's limit of 100 detections, for crowded images."""
     return COCOEvaluator(
@@ -50,6 +61,8 @@ def _build_lvis(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
 
 
 def _build_cityscapes_instance(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" and not cfg.MODEL.MASK_ON:
+        raise InputError(f"data set {dataset_name!r}: Cityscapes scores masks; set MODEL.MASK_ON True")
     return CityscapesInstanceEvaluator(dataset_name)
 
 

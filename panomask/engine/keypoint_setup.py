@@ -5,7 +5,7 @@ from typing import Any
 
 from panomask.config import CfgNode
 from panomask.data import DatasetCatalog, MetadataCatalog
-from panomask.data.datasets.keypoint_sides import one_sided_names
+from panomask.data.datasets.keypoint_sides import doubtful_pairs, one_sided_names
 from panomask.data.keypoint_layout import common_keypoint_layout, keypoint_layout_of
 from panomask.errors import InputError
 
@@ -36,16 +36,15 @@ def match_keypoints(cfg: CfgNode, names: Sequence[str]) -> list[str]:
             DatasetCatalog.get(name)  # raises, naming the nearest known names
     layout = common_keypoint_layout(names)
     head, count = cfg.MODEL.ROI_KEYPOINT_HEAD, len(layout.names)
-    notes = []
-    if cfg.is_explicit(NUM_KEYPOINTS_KEY) and count != head.NUM_KEYPOINTS:
+    if not cfg.is_explicit(NUM_KEYPOINTS_KEY):
+        head.NUM_KEYPOINTS = count
+        return [f"{NUM_KEYPOINTS_KEY} is {count}: the keypoints of data set {names[0]}"]
+    if count != head.NUM_KEYPOINTS:
         raise InputError(
             f"{NUM_KEYPOINTS_KEY} is {head.NUM_KEYPOINTS}, but data set {names[0]} has {count} keypoints"
             f" ({', '.join(layout.names[:3])}, ...); set {NUM_KEYPOINTS_KEY} {count} or leave it out"
         )
-    if not cfg.is_explicit(NUM_KEYPOINTS_KEY):
-        head.NUM_KEYPOINTS = count
-        notes.append(f"{NUM_KEYPOINTS_KEY} is {count}: the keypoints of data set {names[0]}")
-    return notes
+    return []
 
 
 def check_oks_sigmas(cfg: CfgNode) -> None:
@@ -127,6 +126,13 @@ def describe_mirroring(cfg: CfgNode) -> list[str]:
     layout = common_keypoint_layout(cfg.DATASETS.TRAIN)
     pairs = ", ".join(f"{left} and {right}" for left, right in layout.flip_pairs)
     notes = [f"Keypoints that swap in a mirrored image: {pairs or 'none'}"]
+    doubtful = doubtful_pairs(layout.names, layout.flip_pairs)
+    if doubtful:
+        notes.append(
+            "Keypoints that may be left and right of one another but do not swap: "
+            f"{', '.join(f'{left} and {right}' for left, right in doubtful)}; if they are, set"
+            f' DATASETS.REGISTER.<name>.KEYPOINT_FLIP_PAIRS "{[list(pair) for pair in doubtful]}"'
+        )
     unpaired = one_sided_names(layout.names, layout.flip_pairs)
     if unpaired:
         notes.append(

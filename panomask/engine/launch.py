@@ -208,6 +208,15 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
+class _DataParallel(DistributedDataParallel):
+    """Admits layers that derive from torch's SyncBatchNorm and, other than it, run on the CPU."""
+
+    def _passing_sync_batchnorm_handle(self, module: nn.Module) -> None:
+        is_torch = any(type(layer) is nn.SyncBatchNorm for layer in module.modules())
+        if is_torch or self.device_type != "cpu":
+            super()._passing_sync_batchnorm_handle(module)
+
+
 def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwargs: Any) -> nn.Module:
     """Wrap `model` so that gradients are averaged over processes; with one process it is returned as it is.
 
@@ -223,7 +232,7 @@ def create_ddp_model(model: nn.Module, *, fp16_compression: bool = False, **kwar
         kwargs["device_ids"] = [parameter.device.index]
     if "broadcast_buffers" in kwargs and _FORWARD_SYNC in signature(DistributedDataParallel).parameters:
         kwargs[_FORWARD_SYNC] = kwargs.pop("broadcast_buffers")
-    wrapped = DistributedDataParallel(model, **kwargs)
+    wrapped = _DataParallel(model, **kwargs)
     if fp16_compression:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 

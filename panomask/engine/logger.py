@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
+import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -170,3 +171,8 @@ def create_small_table(small_dict: dict[str, Any]) -> str:
         stralign="center",
         numalign="center",
     )
+
+
+def _log_api_usage(identifier: str) -> None:
+    """Tell torch's own usage log, which is silent unless someone listens, that a part was used once."""
+    torch._C._log_api_usage_once(f"panomask.{identifier}")

@@ -95,7 +95,16 @@ def _training_of_checkpoint(path: str) -> dict[str, Any]:
     if not path:
         return {}
     checkpoint = read_checkpoint(local_path(path))
-    return {key: checkpoint[key] for key in ("thing_classes", "keypoints") if key in checkpoint}
+    said = {key: checkpoint[key] for key in ("thing_classes", "keypoints") if checkpoint.get(key) is not None}
+    keypoints = said.get("keypoints", {"keypoint_names": []})
+    names = {
+        "thing_classes": said.get("thing_classes", []),
+        "keypoints": keypoints.get("keypoint_names") if isinstance(keypoints, dict) else None,
+    }
+    for key, value in names.items():
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise InputError(f"{path}: its entry {key!r} does not hold a list of names; remove the entry")
+    return said
 
 
 def _settle_num_classes(cfg: CfgNode, checkpoint_names: list[str] | None) -> None:

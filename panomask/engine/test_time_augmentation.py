@@ -119,8 +119,9 @@ class GeneralizedRCNNWithTTA(nn.Module):
             names = cfg.DATASETS.TEST or cfg.DATASETS.TRAIN
             self._keypoint_hflip_indices = create_keypoint_hflip_indices(names)
 
+    @torch.no_grad()
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Detect.
+        """Detect, without gradients.
 
         Args:
             batched_inputs: dicts as the model takes them. One without "image" has a "file_name", and that

@@ -19,6 +19,7 @@ from panomask.evaluation.cityscapes_scores import (
     overlap_prediction,
 )
 from panomask.evaluation.evaluator import DatasetEvaluator
+from panomask.evaluation.results import mean_measured
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +124,9 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
                 for class_id in self._label_ids
             ]
         )  # (K, T)
-        metrics = {"AP": _mean(ap), "AP50": _mean(ap[:, np.isclose(THRESHOLDS, 0.5)])}
+        metrics = {"AP": mean_measured(ap), "AP50": mean_measured(ap[:, np.isclose(THRESHOLDS, 0.5)])}
         for class_id, row in zip(self._label_ids, ap, strict=True):
-            metrics[f"AP-{self._metadata.thing_classes[class_id]}"] = _mean(row)
+            metrics[f"AP-{self._metadata.thing_classes[class_id]}"] = mean_measured(row)
         return OrderedDict(segm=metrics)
 
 
@@ -133,14 +134,11 @@ def _read_ids(path: Path) -> np.ndarray:
     """(H, W) instance ids."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image).astype(np.int64)
+            ids = np.asarray(image).astype(np.int64)
     except FileNotFoundError:
         raise InputError(f"{path}: file does not exist; Cityscapes' scores need it, from gtFine") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); copy it again") from None
-
-
-def _mean(ap: np.ndarray) -> float:
-    """Mean of what was measured; NaN where nothing was."""
-    measured = ap[~np.isnan(ap)]
-    return float(measured.mean()) if measured.size else float("nan")
+    if ids.ndim != 2:
+        raise InputError(f"{path}: has {ids.shape[2]} colours; one number a pixel is needed, its instance id")
+    return ids

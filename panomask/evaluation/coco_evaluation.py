@@ -13,6 +13,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import torch
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from panomask.data.catalog import MetadataCatalog
 from panomask.distributed import gather, is_main_process, synchronize
@@ -29,7 +30,9 @@ from panomask.evaluation.coco_scores import (
     IOU_TYPES,
     MAX_DETECTIONS,
     MAX_KEYPOINT_DETECTIONS,
+    category_metrics,
     evaluate_coco_json,
+    summary_metrics,
 )
 from panomask.evaluation.evaluator import DatasetEvaluator
 from panomask.json_file import write_json
@@ -46,9 +49,14 @@ class COCOEvaluator(DatasetEvaluator):
 
     Predictions become COCO results (masks as RLE) as soon as they are processed; that is all that is kept,
     gathered from the processes and written to `output_dir/coco_instances_results.json`.
+
+    Evaluators of research code derive from this one: the names of its members beginning with an underscore
+    are Detectron2's where it has them, and `_eval_predictions` is there to be overridden.
     """
 
     results_file = RESULTS_FILE
+    _logger = logger
+    _cpu_device = torch.device("cpu")
 
     def __init__(
         self,
@@ -86,8 +94,9 @@ class COCOEvaluator(DatasetEvaluator):
         self._tasks = None if tasks is None else tuple(tasks)
         self._distributed = distributed
         self._output_dir = output_dir
-        self._max_detections = _detection_limits(max_dets_per_image)
-        self._oks_sigmas = list(kpt_oks_sigmas)
+        self._max_dets_per_image = _detection_limits(max_dets_per_image)
+        self._kpt_oks_sigmas = list(kpt_oks_sigmas)
+        self._use_fast_impl = use_fast_impl
         self._allow_cached_coco = allow_cached_coco
         self._metadata = MetadataCatalog.get(dataset_name)
         self.reset()
@@ -105,7 +114,13 @@ class COCOEvaluator(DatasetEvaluator):
         convert_to_coco_json(self._dataset_name, converted, allow_cached=self._allow_cached_coco)
         return load_ground_truth(converted)
 
+    @property
+    def _do_evaluation(self) -> bool:
+        """Whether there are annotations to score against; test sets have none."""
+        return "annotations" in self._coco_api.dataset
+
     def reset(self) -> None:
+        self._results: OrderedDict[str, dict[str, float]] = OrderedDict()
         self._predictions: list[dict[str, Any]] = []
         self._predicted_tasks: set[str] = set()
 
@@ -158,12 +173,12 @@ class COCOEvaluator(DatasetEvaluator):
             logger.warning("%s: no predictions were processed; nothing is scored", self._dataset_name)
             return OrderedDict()
         predictions = _once_per_image(predictions)
-        scores: OrderedDict[str, dict[str, float]] = OrderedDict()
+        self._results, self._predicted_tasks = OrderedDict(), predicted_tasks
         if any("proposals" in prediction for prediction in predictions):
-            scores |= self._evaluate_proposals(predictions, img_ids)
+            self._results |= self._evaluate_proposals(predictions, img_ids)
         if any("instances" in prediction for prediction in predictions):
-            scores |= self._evaluate_instances(predictions, predicted_tasks, img_ids)
-        return scores
+            self._eval_predictions(predictions, img_ids)
+        return self._results
 
     def _evaluate_proposals(
         self, predictions: list[dict[str, Any]], img_ids: Iterable[Any] | None
@@ -174,34 +189,34 @@ class COCOEvaluator(DatasetEvaluator):
             path = Path(self._output_dir) / PROPOSALS_FILE
             write_box_proposals(path, proposals)
             logger.info("Proposals of %d images are in %s", len(proposals), path)
-        if "annotations" not in self._coco_api.dataset:
+        if not self._do_evaluation:
             logger.info("%s has no annotations: its proposals are saved but not scored", self._dataset_name)
             return {}
         if img_ids is not None:
             proposals = {image_id: proposals[image_id] for image_id in img_ids if image_id in proposals}
         return {"box_proposals": box_proposal_recalls(proposals, self._coco_api)}
 
-    def _evaluate_instances(
-        self, predictions: list[dict[str, Any]], predicted_tasks: set[str], img_ids: Iterable[Any] | None
-    ) -> dict[str, dict[str, float]]:
-        """Write and score `instances`; see `evaluate`."""
+    def _eval_predictions(
+        self, predictions: list[dict[str, Any]], img_ids: Iterable[Any] | None = None
+    ) -> None:
+        """Write `instances`, and score them into `self._results`; see `evaluate`."""
         results = self._to_dataset_ids(predictions)
         if self._output_dir is not None:
             path = Path(self._output_dir) / self.results_file
             write_json(path, results)
             logger.info("%d predictions are in %s", len(results), path)
-        if "annotations" not in self._coco_api.dataset:
+        if not self._do_evaluation:
             logger.info("%s has no annotations: its predictions are saved but not scored", self._dataset_name)
-            return {}
+            return
         self._warn_of_crowded_images()
-        tasks = self._tasks_to_score(predicted_tasks)
+        tasks = self._tasks_to_score(self._predicted_tasks or set(self._tasks_from_predictions(results)))
         if "keypoints" in tasks:
             self._warn_of_crowded_keypoints()
-        return {task: self._score(results, task, img_ids) for task in tasks}
+        self._results |= {task: self._score(results, task, img_ids) for task in tasks}
 
     def _warn_of_crowded_images(self) -> None:
         """Objects beyond the limit of detections can only be missed: AP cannot reach 100 then."""
-        limit = self._max_detections[-1]
+        limit = self._max_dets_per_image[-1]
         objects = Counter(a["image_id"] for a in self._coco_api.dataset["annotations"] if not a["iscrowd"])
         crowded = [count for count in objects.values() if count > limit]
         if crowded:
@@ -246,10 +261,26 @@ class COCOEvaluator(DatasetEvaluator):
             results,
             task,
             img_ids=img_ids,
-            max_detections=self._max_detections,
+            max_detections=self._max_dets_per_image,
             use_mask_area=True,
-            oks_sigmas=self._oks_sigmas or self._metadata.get("keypoint_oks_sigmas"),
+            oks_sigmas=self._kpt_oks_sigmas or self._metadata.get("keypoint_oks_sigmas"),
         )
+
+    def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
+        """The tasks that COCO results hold something for."""
+        fields = {"segm": "segmentation", "keypoints": "keypoints"}
+        return ["bbox", *(t for t, field in fields.items() if any(field in entry for entry in predictions))]
+
+    def _derive_coco_results(
+        self, coco_eval: COCOeval | None, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """The numbers of pycocotools' evaluation, as `evaluate_coco_json` returns them; NaN without one.
+
+        The classes' names are those of the annotations: `class_names` changes nothing.
+        """
+        if coco_eval is None:
+            return {"AP": float("nan")}
+        return {**summary_metrics(coco_eval), **category_metrics(coco_eval)}
 
     def _to_dataset_ids(self, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """All results in one list, their classes 0..K-1 replaced by the data set's category ids."""

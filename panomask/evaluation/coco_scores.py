@@ -71,6 +71,29 @@ def evaluate_coco_json(
     Raises:
         InputError: unreadable or unfitting files, or keypoints whose sigmas nobody says.
     """
+    scored = score_coco_json(
+        ground_truth,
+        results,
+        iou_type,
+        img_ids=img_ids,
+        max_detections=max_detections,
+        use_mask_area=use_mask_area,
+        oks_sigmas=oks_sigmas,
+    )
+    return {**summary_metrics(scored), **category_metrics(scored)}
+
+
+def score_coco_json(
+    ground_truth: JsonSource | dict[str, Any] | COCO,
+    results: JsonSource | list[dict[str, Any]],
+    iou_type: str,
+    *,
+    img_ids: Iterable[Any] | None,
+    max_detections: Sequence[int],
+    use_mask_area: bool,
+    oks_sigmas: Sequence[float] | None,
+) -> COCOeval:
+    """As `evaluate_coco_json`, but returns pycocotools' evaluation; see `run_coco_eval`."""
     if iou_type not in IOU_TYPES:
         raise InputError(f"iou_type {iou_type!r} is not supported; give one of {', '.join(IOU_TYPES)}")
     truth = load_ground_truth(ground_truth)
@@ -89,10 +112,9 @@ def evaluate_coco_json(
     predictions = load_results(truth, results, iou_type, use_mask_area=use_mask_area)
     if sigmas:
         check_predictions(predictions, len(sigmas))
-    scored = run_coco_eval(
+    return run_coco_eval(
         truth, predictions, iou_type, img_ids=img_ids, max_detections=max_detections, oks_sigmas=sigmas
     )
-    return {**summary_metrics(scored), **category_metrics(scored)}
 
 
 def run_coco_eval(
@@ -132,16 +154,16 @@ def summary_metrics(scored: COCOeval) -> dict[str, float]:
     precision_in_all, recall_in_all = precision[..., ALL_AREAS, -1], recall[..., ALL_AREAS, -1]
     areas = [(area, label[0]) for area, label in enumerate(scored.params.areaRngLbl) if area != ALL_AREAS]
     thresholds = [(f"{round(100 * iou)}", np.isclose(scored.params.iouThrs, iou)) for iou in (0.5, 0.75)]
-    metrics = {"AP": _mean(precision_in_all)}
-    metrics |= {f"AP{percent}": _mean(precision_in_all[chosen]) for percent, chosen in thresholds}
-    metrics |= {f"AP{suffix}": _mean(precision[..., area, -1]) for area, suffix in areas}
+    metrics = {"AP": mean_percent(precision_in_all)}
+    metrics |= {f"AP{percent}": mean_percent(precision_in_all[chosen]) for percent, chosen in thresholds}
+    metrics |= {f"AP{suffix}": mean_percent(precision[..., area, -1]) for area, suffix in areas}
     if scored.params.iouType == "keypoints":
-        metrics["AR"] = _mean(recall_in_all)
-        metrics |= {f"AR{percent}": _mean(recall_in_all[chosen]) for percent, chosen in thresholds}
+        metrics["AR"] = mean_percent(recall_in_all)
+        metrics |= {f"AR{percent}": mean_percent(recall_in_all[chosen]) for percent, chosen in thresholds}
     else:
         for limit, max_dets in enumerate(scored.params.maxDets):
-            metrics[f"AR{max_dets}"] = _mean(recall[:, :, ALL_AREAS, limit])
-    metrics |= {f"AR{suffix}": _mean(recall[..., area, -1]) for area, suffix in areas}
+            metrics[f"AR{max_dets}"] = mean_percent(recall[:, :, ALL_AREAS, limit])
+    metrics |= {f"AR{suffix}": mean_percent(recall[..., area, -1]) for area, suffix in areas}
     return metrics
 
 
@@ -149,10 +171,12 @@ def category_metrics(scored: COCOeval) -> dict[str, float]:
     """`AP-name` -> AP in percent for every category, in the order of their ids."""
     precision = scored.eval["precision"][:, :, :, ALL_AREAS, -1]  # (T, R, K)
     categories = scored.cocoGt.loadCats(scored.params.catIds)
-    return {f"AP-{category['name']}": _mean(precision[:, :, k]) for k, category in enumerate(categories)}
+    return {
+        f"AP-{category['name']}": mean_percent(precision[:, :, k]) for k, category in enumerate(categories)
+    }
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_percent(values: np.ndarray) -> float:
     """Mean in percent of what was measured; pycocotools marks with -1 what has no ground truth."""
     measured = values[values > -1]
     return float(100 * np.mean(measured)) if measured.size else float("nan")

@@ -27,6 +27,7 @@ from panomask.evaluation.coco_ground_truth import (
     load_results,
     with_masks_only,
 )
+from panomask.evaluation.coco_scores import mean_percent
 
 IOU_TYPES = ("bbox", "segm")
 MAX_DETECTIONS = 300
@@ -73,11 +74,12 @@ def evaluate_lvis_json(
 
 def _check_federated(truth: COCO) -> None:
     for image in truth.dataset["images"]:
-        missing = [key for key in ("neg_category_ids", "not_exhaustive_category_ids") if key not in image]
+        keys = ("neg_category_ids", "not_exhaustive_category_ids")
+        missing = [key for key in keys if not isinstance(image.get(key), list)]
         if missing:
             raise InputError(
                 f"the ground truth is no LVIS file: image {image.get('id')!r} has no"
-                f" {' and no '.join(missing)}; score it by COCO's rules (evaluator_type 'coco')"
+                f" list {' and no list '.join(missing)}; score it by COCO's rules (evaluator_type 'coco')"
             )
 
 
@@ -104,6 +106,8 @@ class _FederatedEval(COCOeval):
         super().__init__(truth, predictions, iou_type)
         self.params.maxDets = [len(predictions.anns)]  # no limit for a category of its own
         self._prepare()  # fills _gts and _dts: (image id, category id) -> annotations
+        for groups in (self._gts, self._dts):  # lvis passes over what has no area, such as an empty mask
+            groups.update({key: [x for x in group if x["area"] > 0] for key, group in groups.items()})
         present: dict[Any, set[int]] = defaultdict(set)
         for (image_id, category_id), annotations in self._gts.items():
             if annotations:
@@ -161,17 +165,11 @@ def _curves(records: list[dict[str, Any]], num_objects: int, recalls: np.ndarray
 
 def _summarize(scored: _FederatedEval) -> dict[str, float]:
     precision, thresholds = scored.precision(), scored.params.iouThrs
-    metrics = {name: _mean(precision[..., area]) for name, area in AREAS.items()}
+    metrics = {name: mean_percent(precision[..., area]) for name, area in AREAS.items()}
     for iou in (0.5, 0.75):
-        metrics[f"AP{round(100 * iou)}"] = _mean(precision[np.isclose(thresholds, iou)][..., 0])
+        metrics[f"AP{round(100 * iou)}"] = mean_percent(precision[np.isclose(thresholds, iou)][..., 0])
     categories = scored.cocoGt.loadCats(scored.params.catIds)
     for frequency in FREQUENCIES:
         chosen = [category.get("frequency") == frequency for category in categories]
-        metrics[f"AP{frequency}"] = _mean(precision[:, :, chosen, 0])
+        metrics[f"AP{frequency}"] = mean_percent(precision[:, :, chosen, 0])
     return {name: metrics[name] for name in METRICS}
-
-
-def _mean(values: np.ndarray) -> float:
-    """Mean in percent of what was measured."""
-    measured = values[values > -1]
-    return float(100 * np.mean(measured)) if measured.size else float("nan")

@@ -18,6 +18,7 @@ from panomask.data.catalog import MetadataCatalog
 from panomask.distributed import gather, is_main_process
 from panomask.errors import InputError
 from panomask.evaluation.evaluator import DatasetEvaluator
+from panomask.evaluation.results import mean_measured
 from panomask.xml_file import read_xml
 
 logger = logging.getLogger(__name__)
@@ -105,8 +106,9 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
                 f" {len(self._class_names)} classes; use the weights of a model with these classes"
             )
         ap = np.array([self._class_ap(i, by_class[i]) for i in range(len(self._class_names))])  # (K, T)
-        metrics = {"AP": _mean(ap), "AP50": _mean(ap[:, 0]), "AP75": _mean(ap[:, THRESHOLDS.index(75)])}
-        metrics |= {f"AP-{name}": _mean(row) for name, row in zip(self._class_names, ap, strict=True)}
+        metrics = {"AP": mean_measured(ap)}
+        metrics |= {f"AP{t}": mean_measured(ap[:, THRESHOLDS.index(t)]) for t in (50, 75)}
+        metrics |= {f"AP-{name}": mean_measured(row) for name, row in zip(self._class_names, ap, strict=True)}
         return OrderedDict(bbox=metrics)
 
     def _class_ap(self, class_id: int, found: list[tuple[str, float, list[float]]]) -> list[float]:
@@ -124,7 +126,7 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
         """Class name -> image name -> objects."""
         listed = self._root / "ImageSets" / "Main" / f"{self._split}.txt"
         try:
-            images = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+            images = [line.split()[0] for line in listed.read_text("utf-8-sig").splitlines() if line.strip()]
         except OSError as error:
             raise InputError(
                 f"{listed}: cannot be read ({error.strerror}); it lists the images to score"
@@ -230,9 +232,3 @@ def voc_ap(rec: np.ndarray, prec: np.ndarray, use_07_metric: bool = False) -> fl
     rec = np.concatenate([[0.0], rec, [1.0]])
     prec = np.maximum.accumulate(np.concatenate([[0.0], prec, [0.0]])[::-1])[::-1]
     return float(np.sum(np.diff(rec) * prec[1:]))
-
-
-def _mean(ap: np.ndarray) -> float:
-    """Mean of what was measured; NaN where nothing was."""
-    measured = ap[~np.isnan(ap)]
-    return float(measured.mean()) if measured.size else float("nan")

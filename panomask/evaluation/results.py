@@ -9,11 +9,18 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 logger = logging.getLogger(__name__)
 
 Results = Mapping[str, Any]
+
+
+def mean_measured(values: np.ndarray) -> float:
+    """Mean of the numbers that are not NaN; NaN where there are none."""
+    measured = values[~np.isnan(values)]
+    return float(measured.mean()) if measured.size else float("nan")
 
 
 def flatten_results_dict(results: Results) -> dict[str, Any]:

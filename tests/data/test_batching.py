@@ -15,6 +15,7 @@ from panomask.data.batching import (
     PositionedBatchSampler,
     ResumableLoader,
     SeededDataset,
+    ToIterableDataset,
     group_into_batches,
 )
 from panomask.data.samplers import TrainingSampler
@@ -194,3 +195,18 @@ def test_generic_groupers():
     assert [[d["id"] for d in batch] for batch in batches] == [[1, 2], [0, 3], [4, 5]]
     sampler = GroupedBatchSampler([0, 1, 2, 3], [0, 1, 0, 1], 2)
     assert list(sampler) == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_gives_every_index_once(num_workers):
+    items, sampler = DatasetFromList(list(range(10))), [3, 1, 4, 0, 5, 9, 2, 6]
+    stream = ToIterableDataset(items, sampler, shard_chunk_size=2)
+    loader = torch.utils.data.DataLoader(stream, batch_size=2, num_workers=num_workers)
+    assert len(stream) == 8
+    assert [batch.tolist() for batch in loader] == [[3, 1], [4, 0], [5, 9], [2, 6]]
+
+
+def test_a_stream_that_is_not_sharded_comes_from_every_worker():
+    stream = ToIterableDataset(DatasetFromList([0, 1, 2]), [2, 0], shard_sampler=False)
+    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2)
+    assert sorted(loader) == [0, 0, 2, 2]

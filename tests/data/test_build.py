@@ -8,7 +8,7 @@ from PIL import Image
 
 from panomask import distributed
 from panomask.config import get_cfg
-from panomask.data import DatasetCatalog, MetadataCatalog
+from panomask.data import DatasetCatalog, MetadataCatalog, ToIterableDataset, build
 from panomask.data import transforms as T
 from panomask.data.build import (
     build_batch_data_loader,
@@ -116,6 +116,14 @@ def test_class_histogram(caplog):
         print_instances_class_histogram([{"file_name": "a", "annotations": [_anno(4)]}], ["a", "b", "c", "d"])
 
 
+def test_class_histogram_of_very_many_classes_is_one_line(caplog):
+    items = [{"annotations": [_anno(0)] * 12 + [_anno(3)]}]
+    with caplog.at_level(logging.INFO):
+        print_instances_class_histogram(items, [f"class {i}" for i in range(1203)])
+    assert "13 objects in 1 images; of the 1203 classes 1201 have none, 1 fewer than 10" in caplog.text
+    assert "|" not in caplog.text
+
+
 def test_dataset_dicts(dicts):
     assert get_detection_dataset_dicts(NAME) == dicts
     dicts[0]["annotations"] = []
@@ -173,6 +181,16 @@ def test_random_seed_is_drawn_and_can_be_restored(dicts, cfg):
     assert loader.seed != other.seed
     other.load_state_dict(loader.state_dict(0))
     assert _summary(other, 6) == _summary(loader, 6)
+
+
+def test_minimum_of_keypoints_from_config(cfg, monkeypatch):
+    asked = []
+    monkeypatch.setattr(build, "get_detection_dataset_dicts", lambda *_, **kwargs: asked.append(kwargs))
+    cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE = 3
+    for is_on in (False, True):
+        cfg.MODEL.KEYPOINT_ON = is_on
+        build._train_loader_from_config(cfg, mapper=_mapper(), sampler=object())
+    assert [kwargs["min_keypoints"] for kwargs in asked] == [0, 3]
 
 
 def test_repeat_factor_sampler_from_config(dicts, cfg):
@@ -260,3 +278,25 @@ def test_worker_init_and_collator():
     assert np.random.rand() == expected
     batch = [1, 2]
     assert trivial_batch_collator(batch) is batch
+
+
+def test_a_stream_made_of_dataset_and_sampler_is_taken_apart():
+    items = [{"width": 4, "height": 3, "index": idx} for idx in range(6)]
+    stream = ToIterableDataset(items, [4, 2, 0, 1])
+    loader = build_batch_data_loader(stream, None, 2)
+    assert [[x["index"] for x in batch] for batch in loader] == [[4, 2], [0, 1]]
+    train = build_detection_train_loader(stream, mapper=dict, total_batch_size=2)
+    assert [x["index"] for x in next(iter(train))] == [4, 2]
+    test = build_detection_test_loader(stream, mapper=None)
+    assert [batch[0]["index"] for batch in test] == [4, 2, 0, 1]
+    with pytest.raises(InputError, match="which has a sampler"):
+        build_batch_data_loader(stream, [0, 1], 2)
+
+
+def test_other_streams_are_refused_in_one_line():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(InputError, match=r"stream \(Stream\), which cannot be resumed"):
+        build_detection_train_loader(Stream(), mapper=None, total_batch_size=1)

@@ -155,12 +155,22 @@ def test_from_config(dataset_dict):
     assert DatasetMapper(cfg, is_train=False)(dataset_dict)["image"].shape == (3, 800, 1200)
 
 
+def test_number_of_proposals_from_config():
+    cfg = get_cfg()
+    cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST = 5, 3
+    assert [DatasetMapper(cfg, is_train).proposal_topk for is_train in (True, False)] == [None, None]
+    cfg.MODEL.LOAD_PROPOSALS = True
+    assert [DatasetMapper(cfg, is_train).proposal_topk for is_train in (True, False)] == [5, 3]
+
+
 def test_large_scale_jitter_recomputes_boxes(dataset_dict):
     cfg = get_cfg()
     cfg.merge_from_list("MODEL.MASK_ON True INPUT.RANDOM_FLIP none INPUT.LSJ.ENABLED True".split())
     # 20 x 30 pixels fit into 4 x (24, 15) at 60 wide: twice as large, and 24 x 15 of it are cut out
     cfg.merge_from_list(["INPUT.LSJ.SIZE", (24, 15), "INPUT.LSJ.MIN_SCALE", 4, "INPUT.LSJ.MAX_SCALE", 4])
-    sample = DatasetMapper(cfg, True)(dataset_dict)
+    mapper = DatasetMapper(cfg, True)
+    assert mapper.recompute_boxes
+    sample = mapper(dataset_dict)
     assert sample["image"].shape == (3, 24, 15)
     instances = sample["instances"]
     assert instances.image_size == (24, 15)

@@ -13,15 +13,19 @@ from panomask.engine import create_ddp_model, launch
 from panomask.errors import InputError
 
 MODULE = """
-import os, sys, torch
+import os, sys, pytest, torch
 from panomask import distributed
 from panomask.engine import create_ddp_model, launch, run_tool
 from panomask.errors import InputError
+from panomask.layers import get_norm
 
 def report(folder):
     rank, size = distributed.get_rank(), distributed.get_world_size()
     ranks = distributed.all_gather((rank, distributed.get_local_rank(), distributed.get_local_size()))
     assert ranks == [(i, i, size) for i in range(size)]
+    norm = create_ddp_model(get_norm("SyncBN", 1))  # torch's own is refused on the CPU
+    norm(torch.full((1, 1, 1, 2), float(rank)))
+    assert norm.module.running_mean.item() == pytest.approx(0.05)  # 0.1 times the mean of 0 and 1
     model = create_ddp_model(torch.nn.Linear(1, 1, bias=False))
     model(torch.full((1, 1), float(rank))).sum().backward()
     gradient = next(model.parameters()).grad.item()  # the mean of the ranks

@@ -114,6 +114,14 @@ def test_classes_come_from_the_checkpoint(weights):
     assert predictor.metadata.thing_classes == NAMES
 
 
+@pytest.mark.parametrize(
+    "entry", [{"thing_classes": 3}, {"keypoints": 17}, {"keypoints": {"keypoint_names": "a"}}]
+)
+def test_entries_of_another_meaning_are_refused_on_one_line(tmp_path, entry):
+    with pytest.raises(InputError, match=rf"its entry '{next(iter(entry))}' does not hold a list of names"):
+        _predictor(_save_weights(tmp_path, **entry))
+
+
 def test_keypoints_come_from_the_checkpoint(tmp_path):
     opts = {"MODEL.KEYPOINT_ON": True, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": [8]}
     cfg = _tiny_cfg()

@@ -141,6 +141,10 @@ def test_bad_configs_write_nothing(config, annotations, tmp_path):
     without_keypoints = config("MODEL.KEYPOINT_ON", True, *opts, setup_a=annotations("a", "cat"))
     with pytest.raises(InputError, match="declares no keypoints"):
         default_setup(without_keypoints, args())
+    opts += ("MODEL.LOAD_PROPOSALS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals")
+    without_proposals = config(*opts, "DATASETS.PROPOSAL_FILES_TRAIN", (str(tmp_path / "none.pkl"),))
+    with pytest.raises(InputError, match=r"none\.pkl: no such file of proposals"):
+        default_setup(without_proposals, args())
     assert not (tmp_path / "out").exists()
 
 

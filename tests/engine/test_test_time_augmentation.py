@@ -228,7 +228,6 @@ def test_nothing_found(cfg):
     assert instances.pred_masks.shape == (0, 64, 96)
 
 
-@torch.no_grad()
 def test_an_image_is_read_from_its_file(cfg, tmp_path):
     model = GeneralizedRCNNWithTTA(cfg, _build(cfg)).eval()
     (output,) = model([{"file_name": str(tmp_path / "images" / "0.png")}])

@@ -55,7 +55,8 @@ def test_pairs_are_one_to_one_and_the_closest_first():
 
 def test_only_the_best_are_looked_at():
     truth = load_ground_truth(_truth((1, 0, 0, 10, 10, 0)))
-    proposals = {1: _proposals((50, 50, 60, 60), (0, 0, 10, 10), (80, 80, 90, 90), logits=[0.3, 0.2, 0.1])}
+    boxes = [(80, 80, 90, 90), (70, 70, 80, 80), (0, 0, 10, 10), (50, 50, 60, 60)]
+    proposals = {1: _proposals(*boxes, logits=[0.2, 0.1, 0.3, 0.4])}  # the one that fits is second
     assert box_proposal_recalls(proposals, truth, limits=(1, 2)) == pytest.approx(
         {"AR@1": 0, "ARs@1": 0, "ARm@1": math.nan, "ARl@1": math.nan}
         | {"AR@2": 100, "ARs@2": 100, "ARm@2": math.nan, "ARl@2": math.nan},

@@ -50,6 +50,17 @@ def test_what_lies_on_groups_and_void_is_no_error(evaluator):
     assert math.isnan(metrics["AP-person"])
 
 
+@pytest.mark.parametrize(("number", "ap"), [(29, 100), (29000, 25)])
+def test_numbered_objects_of_classes_that_are_not_scored_are_no_void(evaluator, tmp_path, number, ap):
+    """A caravan by itself (29000) is no car, as cityscapesscripts counts; a group (29) is void."""
+    (path,) = (tmp_path / "cityscapes/gtFine/val/ulm").iterdir()
+    ids = np.array(Image.open(path))
+    ids[22:30, 5:25] = number
+    Image.fromarray(ids).save(path)
+    predict(evaluator, CAR, (2, (22, 30, 5, 25), 0.9))
+    assert evaluator.evaluate()["segm"]["AP50"] == pytest.approx(ap)
+
+
 def test_an_error_and_a_mask_that_fits_by_three_quarters(evaluator):
     """15 of 20 columns: IoU 0.75, right at 0.5 to 0.7 (5 of 10 thresholds, as it must be above)."""
     predict(evaluator, (2, (5, 20, 5, 20), 0.8))
@@ -76,6 +87,9 @@ def test_errors_are_one_line(evaluator, tmp_path):
     path = tmp_path / "cityscapes/gtFine/val/ulm/ulm_000001_000019_gtFine_instanceIds.png"
     path.write_bytes(b"no image")
     with pytest.raises(InputError, match=r"instanceIds\.png: cannot be read"):
+        predict(evaluator, CAR)
+    Image.new("RGB", (60, 40)).save(path)
+    with pytest.raises(InputError, match=r"instanceIds\.png: has 3 colours"):
         predict(evaluator, CAR)
     path.unlink()
     with pytest.raises(InputError, match=r"instanceIds\.png: file does not exist"):

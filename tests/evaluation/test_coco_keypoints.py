@@ -74,6 +74,13 @@ def test_keypoints_that_are_not_labelled_do_not_count():
     assert evaluate_coco_json(truth, results, "keypoints", oks_sigmas=SIGMAS)["AP"] == pytest.approx(100)
 
 
+def test_hidden_keypoints_are_labelled():
+    """Visibility 1; the file need not count them."""
+    truth = _truth({"keypoints": [*POINTS[:2], 1, *POINTS[3:]]})
+    assert _ap(truth, _found((0, 0.5))) == pytest.approx(100)
+    assert _ap(truth, _found((500, 0.5))) == 0
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -3,6 +3,7 @@
 import math
 import random
 
+import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
@@ -130,6 +131,15 @@ def test_the_limit_is_for_all_categories_together():
     assert math.isnan(limited["APf"])
 
 
+def test_what_has_no_area_is_passed_over():
+    """An empty mask or box is no error, and an object without area need not be found; lvis 0.5.3 does so."""
+    truth = [obj(1, 1, 1, BOX), {**obj(2, 1, 1, FAR), "area": 0}]
+    empty = {"size": [200, 240], "counts": mask_util.encode(np.zeros((200, 240), np.uint8, "F"))["counts"]}
+    found = [{**detection(1, 1, (5, 5, 0, 9), 0.9), "segmentation": empty}, detection(1, 1, BOX, 0.5)]
+    for task in ("bbox", "segm"):
+        assert score([image(1)], truth, found, iou_type=task)["AP"] == pytest.approx(100)
+
+
 def test_no_detections_score_zero():
     scores = score([image(1)], [obj(1, 1, 4, BOX)], [])
     assert (scores["AP"], scores["APf"], scores["APm"]) == (0, 0, 0)
@@ -140,9 +150,11 @@ def test_no_detections_score_zero():
 def test_other_files_are_refused():
     plain = [{"id": 1, "height": 200, "width": 160}]
     with pytest.raises(
-        InputError, match="image 1 has no neg_category_ids and no not_exhaustive_category_ids"
+        InputError, match="image 1 has no list neg_category_ids and no list not_exhaustive_category_ids"
     ):
         score(plain, [], [])
+    with pytest.raises(InputError, match="image 1 has no list neg_category_ids; score"):
+        score([image(1) | {"neg_category_ids": None}], [], [])
     with pytest.raises(InputError, match="iou_type 'keypoints'"):
         score([image(1)], [], [], iou_type="keypoints")
     without_mask = [{k: v for k, v in obj(1, 1, 1, BOX).items() if k != "segmentation"}]

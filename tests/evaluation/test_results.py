@@ -1,14 +1,22 @@
 import logging
 
+import numpy as np
 import pytest
 
 from panomask.evaluation import flatten_results_dict, print_csv_format, results_table, unmet_expectations
+from panomask.evaluation.results import mean_measured
 
 NAN = float("nan")
 RESULTS = {
     "bbox": {"AP": 41.25, "AP50": 60.0, "AP-cat": 50.0, "AP-traffic-light": 32.5},
     "segm": {"AP": 38.0, "AP50": NAN, "AP-cat": NAN, "AP-traffic-light": 38.0},
 }
+
+
+def test_mean_of_what_was_measured():
+    assert mean_measured(np.array([[1.0, NAN], [4.0, NAN]])) == 2.5
+    assert np.isnan(mean_measured(np.array([NAN])))
+    assert np.isnan(mean_measured(np.zeros(0)))
 
 
 def test_flatten_results_dict():

@@ -119,7 +119,8 @@ def test_a_failure_does_not_end_the_others(call, train_net):
     status, out, errors = call(RPN, MASK, "--json", "rows.json")
     assert status == 1
     assert len(train_net.calls) == 2
-    assert "failed: no such file" in out
+    assert f"{RPN} failed: no such file" in out
+    assert "no such file" not in next(line for line in out.splitlines() if line.startswith(RPN))  # the table
     assert "error: no such file" in errors
     assert all(row["measured"] is None for row in json.loads(Path("rows.json").read_text()))
     train_net.scores = {"box_proposals": {"AR@1000": 58.0}}

@@ -78,7 +78,7 @@ def register_all_coco(root: Root = None) -> None:
         for name, (images, annotations) in sets.items():
             _register(
                 name,
-                _load_coco,
+                partial(_load_json, load_coco_json),
                 root,
                 paths={"json_file": f"coco/annotations/{annotations}", "image_root": f"coco/{images}"},
                 download=_COCO_DOWNLOAD,
@@ -91,7 +91,7 @@ def register_all_lvis(root: Root = None) -> None:
     for name, annotations in _LVIS.items():
         _register(
             name,
-            _load_lvis,
+            partial(_load_json, load_lvis_json),
             root,
             paths={"json_file": f"lvis/{annotations}", "image_root": "coco"},
             download=f"https://www.lvisdataset.org/dataset and, for the images, {_COCO_DOWNLOAD}",
@@ -179,7 +179,21 @@ def _base(root: Root) -> Path:
 
 
 def _load(name: str, load: Loader, root: Root, needs: Sequence[str], download: str) -> list[dict[str, Any]]:
-    """Load a set once all its files are found; InputError that says what to put where otherwise."""
+    """Load a set once all its files are found."""
+    _find_files(name, root, needs, download)
+    return load(name, MetadataCatalog.get(name))
+
+
+def check_files(name: str) -> None:
+    """Raise InputError if `name` is a built-in set whose files are missing; none is read."""
+    func = DatasetCatalog.data.get(name)
+    if isinstance(func, partial) and func.func is _load:
+        _, _, root, needs, download = func.args
+        _find_files(name, root, needs, download)
+
+
+def _find_files(name: str, root: Root, needs: Sequence[str], download: str) -> None:
+    """InputError that says what to put where unless all is there."""
     required = [str(_base(root) / path) for path in needs]
     missing = [path for path in required if not Path(path).exists()]
     if missing:
@@ -189,26 +203,17 @@ def _load(name: str, load: Loader, root: Root, needs: Sequence[str], download: s
             f"{name}: {_listed(missing)} not found{whole}. Put there what {download} offers, or point"
             f" PANOMASK_DATASETS to the folder that holds {top}"
         )
-    return load(name, MetadataCatalog.get(name))
 
 
 def _listed(paths: Sequence[str]) -> str:
     return ", ".join(paths[:-1]) + (" and " if len(paths) > 1 else "") + paths[-1]
 
 
-def _load_coco(name: str, metadata: Metadata) -> list[dict[str, Any]]:
+def _load_json(
+    read: Callable[..., list[dict[str, Any]]], name: str, metadata: Metadata
+) -> list[dict[str, Any]]:
     """Published files hold a few faults (train2017: two boxes of no area) that nobody can mend: dropped."""
-    return load_coco_json(
-        metadata.json_file,
-        metadata.image_root,
-        name,
-        on_bad="drop",
-        require_annotations="image_info" not in Path(metadata.json_file).name,
-    )
-
-
-def _load_lvis(name: str, metadata: Metadata) -> list[dict[str, Any]]:
-    return load_lvis_json(
+    return read(
         metadata.json_file,
         metadata.image_root,
         name,

@@ -6,6 +6,7 @@ from typing import Any
 
 from panomask.data.datasets.cityscapes_labels import INSTANCE_LABELS, SCORED_LABELS
 from panomask.data.datasets.coco_categories import distinct_color
+from panomask.data.datasets.keypoint_sides import find_flip_pairs
 from panomask.data.datasets.lvis_categories import LVIS_CLASSES
 from panomask.errors import InputError
 from panomask.structures.keypoints import COCO_PERSON_KEYPOINT_NAMES, COCO_PERSON_OKS_SIGMAS
@@ -37,9 +38,7 @@ COCO_CATEGORIES = _parse(_COCO_THINGS)
 """COCO's 80 thing classes by id: {"id", "name", "isthing": 1, "color": [R, G, B]}."""
 
 
-COCO_PERSON_KEYPOINT_FLIP_MAP = tuple(
-    (name, name.replace("left", "right")) for name in COCO_PERSON_KEYPOINT_NAMES if name.startswith("left")
-)
+COCO_PERSON_KEYPOINT_FLIP_MAP = tuple(find_flip_pairs(COCO_PERSON_KEYPOINT_NAMES))
 """Pairs that change places when an image is mirrored."""
 
 _PERSON_EDGES = (

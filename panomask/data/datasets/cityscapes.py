@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 IMAGE_SUFFIX = "leftImg8bit.png"
 GROUP = "group"
 FIRST_INSTANCE_ID = 1000
+MAX_COORDINATE = 1e6
+"""Pixels; no image is that large, and a coordinate beyond it is damage."""
 
 _BY_NAME = {label.name: label for label in CITYSCAPES_LABELS}
 _BY_ID = {label.id: label for label in CITYSCAPES_LABELS}
@@ -125,7 +127,7 @@ def _find_files(image_dir: Path, gt_dir: Path) -> list[_Files]:
 def _read_document(path: Path) -> dict[str, Any]:
     document = read_json(path)
     sizes = [document.get(key) for key in ("imgHeight", "imgWidth")] if isinstance(document, dict) else []
-    if len(sizes) != 2 or not all(isinstance(size, int) and size > 0 for size in sizes):
+    if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
         raise InputError(
             f'{path}: "imgHeight" and "imgWidth" are needed, in pixels; is it a file of Cityscapes?'
         )
@@ -165,7 +167,9 @@ def _drawn_objects(path: Path, objects: Any) -> Iterator[tuple[CityscapesLabel, 
     with its border pixels, which makes it half a pixel wider on all sides.
     """
     shapely = _import_shapely()
-    for position, entry in enumerate(objects if isinstance(objects, list) else []):
+    if not isinstance(objects, list):
+        raise InputError(f'{path}: "objects" is {str(objects)[:80]}; a list of objects is needed')
+    for position, entry in enumerate(objects):
         where = f"{path}: object number {position} (counted from 0)"
         if not isinstance(entry, dict) or not isinstance(entry.get("label"), str):
             raise InputError(f'{where}: is {str(entry)[:80]}; an object with "label" and "polygon" is needed')
@@ -178,15 +182,22 @@ def _drawn_objects(path: Path, objects: Any) -> Iterator[tuple[CityscapesLabel, 
             raise InputError(f"{where}: {name!r} is no label of Cityscapes; correct it or remove the object")
         if label.id < 0:  # license plates lie on vehicles and are not cut out of them
             continue
-        try:
-            points = np.asarray(entry["polygon"], dtype=np.float32) + 0.5
-            shape = shapely.Polygon(points).buffer(0.5, quad_segs=4)
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{where}: its polygon is {str(entry.get('polygon'))[:80]}; three or more points [x, y] are"
-                " needed"
-            ) from None
-        yield label, is_group, shape
+        points = _checked_points(entry.get("polygon"), where)
+        yield label, is_group, shapely.Polygon(points + 0.5).buffer(0.5, quad_segs=4)
+
+
+def _checked_points(polygon: Any, where: str) -> np.ndarray:
+    """(P, 2) float32 vertices; InputError unless there are three or more, in pixels."""
+    try:
+        points = np.asarray(polygon, dtype=np.float32)
+    except (TypeError, ValueError):
+        points = np.empty(0, dtype=np.float32)
+    is_fit = points.ndim == 2 and points.shape[1] == 2 and len(points) >= 3
+    if not is_fit or not (np.abs(points) <= MAX_COORDINATE).all():
+        raise InputError(
+            f"{where}: its polygon is {str(polygon)[:80]}; three or more points [x, y] are needed, in pixels"
+        )
+    return points
 
 
 def _without_front(shape: Any, front: list[Any]) -> Any:
@@ -216,6 +227,8 @@ def _read_pixels(files: _Files, to_polygons: bool) -> dict[str, Any]:
         raise InputError(f"{path}: file does not exist; unpack gtFine so that it lies there") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read as an image ({error}); copy it again") from None
+    if ids.ndim != 2:
+        raise InputError(f"{path}: has {ids.shape[2]} colours; one number a pixel is needed, its instance id")
     annotations = []
     for id_ in np.unique(ids).tolist():
         is_group = id_ < FIRST_INSTANCE_ID

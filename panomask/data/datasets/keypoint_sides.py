@@ -25,6 +25,26 @@ def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
+def doubtful_pairs(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs of names that a person might read as left and right, too doubtful to be swapped unasked.
+
+    They are in none of the `pairs` and differ in one l and r, or left and right, somewhere: lknee and rknee,
+    but also lip and rip.
+    """
+    paired = {name for pair in pairs for name in pair}
+    free = [name for name in names if name not in paired]
+    return [(left, right) for left in free for right in _with_one_side_changed(left) if right in free]
+
+
+def _with_one_side_changed(name: str) -> set[str]:
+    sides = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"), ("l", "r"), ("L", "R"))
+    return {
+        name[: match.start()] + right + name[match.end() :]
+        for left, right in sides
+        for match in re.finditer(left, name)
+    }
+
+
 def one_sided_names(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Names that say left or right in full and are in none of the `pairs`."""
     paired = {name for pair in pairs for name in pair}

@@ -67,7 +67,9 @@ def load_lvis_json(
         for position, image in enumerate(images):
             if isinstance(image, dict) and isinstance(image.get("id"), (int, str)):
                 _name_file_by_url(json_file, position, image)
-                federated[image["id"]] = {key: list(image.get(key) or ()) for key in FEDERATED_KEYS}
+                federated[image["id"]] = {
+                    key: _category_ids(json_file, position, image, key) for key in FEDERATED_KEYS
+                }
 
     records, categories = read_records(
         json_file,
@@ -99,6 +101,17 @@ def _name_file_by_url(json_file: str | Path, position: int, image: dict[str, Any
             " with folder and file, as in http://images.cocodataset.org/val2017/000000397133.jpg"
         )
     image["file_name"] = os.path.join(*parts)
+
+
+def _category_ids(json_file: str | Path, position: int, image: dict[str, Any], key: str) -> list[int]:
+    """One of LVIS's two lists of an image, [] where it is missing or null, as in files of test images."""
+    ids = [] if image.get(key) is None else image[key]
+    if not isinstance(ids, list) or not all(type(id_) is int for id_ in ids):
+        raise InputError(
+            f'{json_file}: image number {position} (counted from 0): "{key}" is {ids!r:.80}; it must be a'
+            " list of category ids"
+        )
+    return list(ids)
 
 
 def _set_metadata(

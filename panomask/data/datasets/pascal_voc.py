@@ -4,6 +4,7 @@ Annotations/000005.xml   JPEGImages/000005.jpg   ImageSets/Main/trainval.txt (on
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -75,13 +76,20 @@ def _read_names(root: Path, split: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     try:
         # Lists of one class have a second column, 1 or -1; the first is the name in all.
-        return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(
             f"{path}: file does not exist; it lists the images of split {split!r}, one name a line"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); a text file of image names is needed") from None
+    names = [line.split()[0] for line in lines if line.strip()]
+    if any("\0" in name for name in names):
+        raise InputError(f"{path}: is no text; a text file of image names is needed, one a line")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path}: lists {repeated[0]!r} more than once; each image may come once")
+    return names
 
 
 def _read_image(root: Path, name: str, class_ids: dict[str, int]) -> dict[str, Any]:

@@ -124,6 +124,13 @@ def test_semantic(street):
         (rectangle("cat", 0, 0, 1, 1), "object number 0 .*'cat' is no label of Cityscapes"),
         ({"label": "car", "polygon": [[0, 0], [1, 1]]}, "object number 0 .*its polygon is"),
         ({"label": "car"}, "object number 0 .*its polygon is None"),
+        ({"label": "car", "polygon": []}, r"object number 0 .*its polygon is \[\]"),
+        ({"label": "car", "polygon": [[0, 0, 1]] * 3}, "object number 0 .*its polygon is"),
+        (
+            {"label": "car", "polygon": [[0, 0], [9, float("nan")], [9, 9]]},
+            "object number 0 .*its polygon is",
+        ),
+        ({"label": "car", "polygon": [[0, 0], [9, 1e30], [9, 9]]}, "object number 0 .*its polygon is"),
         ("car", "object number 0 .*is car"),
     ],
 )
@@ -131,6 +138,17 @@ def test_a_bad_object_is_named(street, bad, message):
     write_street(street[0].parent, [bad])
     with pytest.raises(InputError, match=f"polygons.json: {message}"):
         load_cityscapes_instances(*street)
+
+
+def test_a_file_without_objects_is_named(street):
+    write_street(street[0].parent, None)
+    with pytest.raises(InputError, match=r'polygons\.json: "objects" is None'):
+        load_cityscapes_instances(*street)
+    write_street(street[0].parent, [])
+    assert load_cityscapes_instances(*street)[0]["annotations"] == []
+    Image.new("RGB", (40, 20)).save(street[1] / "ulm" / f"{NAME}gtFine_instanceIds.png")
+    with pytest.raises(InputError, match=r"instanceIds\.png: has 3 colours"):
+        load_cityscapes_instances(*street, from_json=False)
 
 
 def test_missing_files_are_named(street, tmp_path):

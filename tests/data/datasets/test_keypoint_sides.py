@@ -1,6 +1,6 @@
 import pytest
 
-from panomask.data.datasets.keypoint_sides import find_flip_pairs, one_sided_names
+from panomask.data.datasets.keypoint_sides import doubtful_pairs, find_flip_pairs, one_sided_names
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,22 @@ def test_every_left_name_finds_its_own():
     assert pairs == [("left_eye", "right_eye"), ("left_ear", "right_ear")]
     assert one_sided_names(names, pairs) == []
     assert one_sided_names([*names, "rightFoot", "l_hand", "brightness"], pairs) == ["rightFoot"]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("lknee", "rknee"),
+        ("lank", "rank"),
+        ("lf_paw", "rf_paw"),
+        ("TL", "TR"),
+        ("eyeleft", "eyeright"),
+        ("lip", "rip"),
+    ],
+)
+def test_doubtful_pairs_are_named_and_not_swapped(left, right):
+    names = ["nose", right, left, "left_ear", "right_ear"]
+    pairs = find_flip_pairs(names)
+    assert pairs == [("left_ear", "right_ear")]
+    assert doubtful_pairs(names, pairs) == [(left, right)]
+    assert doubtful_pairs(names, [*pairs, (left, right)]) == []

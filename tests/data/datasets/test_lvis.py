@@ -121,6 +121,14 @@ def test_a_bad_url_is_named(write, tmp_path, url):
         load_lvis_json(write(content), tmp_path / "coco")
 
 
+@pytest.mark.parametrize("ids", [3, "25", [2.5], ["2"], {"2": 1}])
+def test_bad_lists_of_categories_are_named(write, tmp_path, ids):
+    content = document()
+    content["images"][1]["neg_category_ids"] = ids
+    with pytest.raises(InputError, match=r'lvis\.json: image number 1 .*"neg_category_ids" is'):
+        load_lvis_json(write(content), tmp_path / "coco")
+
+
 def test_known_vocabularies():
     assert {version: len(names) for version, names in LVIS_CLASSES.items()} == {"v0.5": 1230, "v1": 1203}
     for names in LVIS_CLASSES.values():

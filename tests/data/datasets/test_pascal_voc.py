@@ -71,6 +71,20 @@ def test_a_bad_object_is_named(tmp_path, name, box, message):
         load_voc_instances(str(tmp_path), "trainval", CLASS_NAMES)
 
 
+def test_the_list_of_images_may_start_with_a_mark_but_names_each_once(tmp_path):
+    """A byte order mark is what editors on Windows put there."""
+    write_voc(tmp_path, {"x": [], "y": []})
+    listed = tmp_path / "ImageSets/Main/trainval.txt"
+    listed.write_bytes(b"\xef\xbb\xbfx 1\r\ny -1\r\n")
+    assert [r["image_id"] for r in load_voc_instances(str(tmp_path), "trainval", CLASS_NAMES)] == ["x", "y"]
+    listed.write_text("x\ny\nx\n")
+    with pytest.raises(InputError, match=r"trainval\.txt: lists 'x' more than once"):
+        load_voc_instances(str(tmp_path), "trainval", CLASS_NAMES)
+    listed.write_bytes(b"x\0\n")
+    with pytest.raises(InputError, match=r"trainval\.txt: is no text"):
+        load_voc_instances(str(tmp_path), "trainval", CLASS_NAMES)
+
+
 def test_a_missing_file_is_named(tmp_path):
     write_voc(tmp_path, {"x": []})
     with pytest.raises(InputError, match=r"ImageSets/Main/none\.txt: file does not exist"):
