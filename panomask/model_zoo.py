@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from panomask.addresses import DETECTRON2_PREFIX
 from panomask.checkpoint import DetectionCheckpointer
 from panomask.config import CfgNode, get_cfg
 from panomask.config.zoo import CONFIG_FOLDER, refuse_python_config, zoo_configs
@@ -29,8 +30,6 @@ __all__ = [
 ]
 
 SCORES_FILE = CONFIG_FOLDER / "zoo_scores.tsv"
-_ADDRESS = "detectron2://"
-_SERVER = "https://dl.fbaipublicfiles.com/detectron2/"
 _METRICS = {
     "box AP": ("bbox", "AP"),
     "box AP50": ("bbox", "AP50"),
@@ -99,7 +98,7 @@ def get_checkpoint_url(config_path: str) -> str:
     if name not in zoo_models():
         near = ", ".join(nearest_names(name, zoo_models())) or "none"
         raise NotInZooError(f"{config_path}: the zoo publishes no weights for it; it does for: {near}")
-    return zoo_models()[name].checkpoint.replace(_ADDRESS, _SERVER)
+    return zoo_models()[name].checkpoint.replace("detectron2://", DETECTRON2_PREFIX)
 
 
 def get_config(config_path: str, trained: bool = False) -> CfgNode:

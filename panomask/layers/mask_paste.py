@@ -76,3 +76,16 @@ def _sample_masks(masks: Tensor, boxes: Tensor, region: tuple[int, int, int, int
     size = (len(masks), ys.shape[1], xs.shape[1])
     grid = torch.stack([xs[:, None, :].expand(size), ys[:, :, None].expand(size)], dim=3)  # (N, H, W, 2)
     return F.grid_sample(masks[:, None], grid.to(masks.dtype), align_corners=False)[:, 0]
+
+
+def pad_masks(masks: Tensor, padding: int) -> tuple[Tensor, float]:
+    """Square masks (N, S, S) with `padding` zeros on each side, and the factor by which they grew."""
+    size = masks.shape[-1]
+    return F.pad(masks, (padding,) * 4), (size + 2 * padding) / size
+
+
+def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
+    """Boxes (N, 4) about their centres, `scale` times as wide and high."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half_sizes = (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
+    return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)

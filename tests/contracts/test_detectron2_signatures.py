@@ -26,6 +26,7 @@ DIFFERENT = {
     "detectron2.layers.cross_entropy": "F.cross_entropy's own keywords stand in the place of **kwargs",
     "detectron2.modeling.Backbone.forward": "abstract: Detectron2 leaves the input to the subclass",
     "detectron2.structures.BitMasks.from_roi_masks": "it needs boxes: without them nothing can be pasted",
+    "detectron2.utils.analysis.activation_count_operators": "fvcore's keyword in the place of **kwargs",
     "detectron2.utils.logger.setup_logger": "our loggers are named panomask",
     **{
         f"detectron2.data.transforms.{name}.apply_rotated_box": LATER + "rotated boxes"

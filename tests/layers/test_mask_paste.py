@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 import panomask.layers.mask_paste as mask_paste
 from panomask.layers import paste_masks_in_image
+from panomask.layers.mask_paste import pad_masks, scale_boxes
 
 HEIGHT, WIDTH = 40, 50
 
@@ -97,3 +98,17 @@ def test_half_precision_and_integer_masks(masks_and_boxes):
     expected = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
     for dtype in (torch.float16, torch.uint8, torch.bool):
         assert torch.equal(paste_masks_in_image(masks.to(dtype), boxes, (HEIGHT, WIDTH)), expected)
+
+
+def test_pad_masks_with_boxes_that_grow_as_much():
+    masks, boxes = torch.ones(1, 4, 4), torch.tensor([[2.0, 4, 10, 8]])
+    padded, scale = pad_masks(masks, 1)
+    assert padded.shape == (1, 6, 6)
+    assert padded.sum() == 16
+    assert scale == 1.5
+    assert scale_boxes(boxes, scale).tolist() == [[0, 3, 12, 9]]
+    # Padding adds what is outside the box anyway.
+    pasted = [
+        paste_masks_in_image(m, b, (12, 14)) for m, b in ((masks, boxes), (padded, scale_boxes(boxes, 1.5)))
+    ]
+    assert torch.equal(*pasted)
