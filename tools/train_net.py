@@ -16,7 +16,7 @@ from panomask.engine import (
     EvalHook,
     GeneralizedRCNNWithTTA,
     HookBase,
-    check_test_sets,
+    check_data_sets,
     default_argument_parser,
     default_setup,
     launch,
@@ -60,7 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.eval_only and not args.resume:
         refuse_overwriting(cfg)
     default_setup(cfg, args)
-    check_test_sets(cfg)
+    check_data_sets(cfg, eval_only=args.eval_only)
     cfg.freeze()
     return cfg
 

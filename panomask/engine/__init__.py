@@ -11,7 +11,7 @@ from panomask.engine import hooks
 from panomask.engine.arguments import default_argument_parser, run_tool
 from panomask.engine.defaults import DefaultTrainer, load_for_evaluation
 from panomask.engine.environment import TORCH_VERSION, collect_env_info, seed_all_rng
-from panomask.engine.evaluators import check_test_sets
+from panomask.engine.evaluators import check_data_sets
 from panomask.engine.hooks import (
     BestCheckpointer,
     CallbackHook,
@@ -68,7 +68,7 @@ __all__ = [
     "TensorboardWriter",
     "TensorboardXWriter",
     "TrainerBase",
-    "check_test_sets",
+    "check_data_sets",
     "collect_env_info",
     "create_ddp_model",
     "create_small_table",

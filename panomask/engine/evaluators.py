@@ -36,13 +36,14 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     return EVALUATORS[kind](cfg, dataset_name)
 
 
-def check_test_sets(cfg: CfgNode) -> None:
-    """Raise InputError where the evaluation on DATASETS.TEST, hours of training later, could only fail.
+def check_data_sets(cfg: CfgNode, *, eval_only: bool = False) -> None:
+    """Raise InputError where a run could only fail later, in minutes or in its evaluation after the training.
 
-    That is where files of a built-in set are missing, or no evaluator fits the set and the model.
+    That is where files of a built-in set are missing, or no evaluator fits a test set and the model.
     """
-    for name in cfg.DATASETS.TEST:
+    for name in (*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST):
         check_files(name)
+    for name in cfg.DATASETS.TEST:
         build_evaluator(cfg, name)
 
 

@@ -5,7 +5,7 @@ import pytest
 from panomask.config import get_cfg
 from panomask.data import MetadataCatalog
 from panomask.engine import evaluators
-from panomask.engine.evaluators import build_evaluator, check_test_sets
+from panomask.engine.evaluators import build_evaluator, check_data_sets
 from panomask.errors import InputError
 from panomask.evaluation import (
     CityscapesInstanceEvaluator,
@@ -37,20 +37,24 @@ def test_an_evaluation_that_can_only_fail_is_refused_before_the_training(monkeyp
     cfg = get_cfg()
     cfg.DATASETS.TEST = ("voc_2007_test",)
     with pytest.raises(InputError, match=r"voc_2007_test: .*JPEGImages not found"):
-        check_test_sets(cfg)
+        check_data_sets(cfg)
     for folder in ("leftImg8bit", "gtFine"):
         (tmp_path / "cityscapes" / folder / "val").mkdir(parents=True)
     cfg.DATASETS.TEST = ("cityscapes_fine_instance_seg_val",)
     with pytest.raises(InputError, match=r"scores masks; set MODEL\.MASK_ON True"):
-        check_test_sets(cfg)
+        check_data_sets(cfg)
     cfg.MODEL.MASK_ON = True
-    check_test_sets(cfg)
+    check_data_sets(cfg)
     cfg.DATASETS.TEST = ("cityscapes_fine_sem_seg_val",)
     with pytest.raises(InputError, match="evaluator_type 'cityscapes_sem_seg'"):
-        check_test_sets(cfg)
+        check_data_sets(cfg)
     cfg.DATASETS.TEST = ("a_set_of_ones_own",)
-    check_test_sets(cfg)
+    check_data_sets(cfg)
     MetadataCatalog.remove("a_set_of_ones_own")
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("voc_2007_trainval",), ()
+    check_data_sets(cfg, eval_only=True)
+    with pytest.raises(InputError, match=r"voc_2007_trainval: .* not found"):
+        check_data_sets(cfg)
 
 
 @pytest.mark.parametrize(("detections", "limit"), [(-1, 100), (50, 100), (300, 300)])
