@@ -5,9 +5,11 @@ stands in front in a model (`backbone.bottom_up.`) is found by the endings of na
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+
+Replacement = str | Callable[[re.Match[str]], str]
 
 _BLOB = re.compile(r"[\w\[\]]+_(w|b|s|beta|gamma|riv|rm|running_mean|running_var|bias)")
 
@@ -56,7 +58,7 @@ def is_caffe2(keys: Sequence[str]) -> bool:
 
 def convert_basic_c2_names(original_keys: Sequence[str]) -> list[str]:
     """The names of a ResNet's blobs in ours, in the same order."""
-    return [_rename(key, _BASIC_RULES) for key in original_keys]
+    return [rename_by_rules(key, _BASIC_RULES) for key in original_keys]
 
 
 def convert_c2_detectron_names(
@@ -74,7 +76,7 @@ def convert_c2_detectron_names(
     original: dict[str, str] = {}
     keys = sorted(weights)
     for key, basic in zip(keys, convert_basic_c2_names(keys), strict=True):
-        name = _rename(basic, _DETECTION_RULES)
+        name = rename_by_rules(basic, _DETECTION_RULES)
         renamed[name] = _background_last(name, weights[key])
         original[name] = key
     return renamed, original
@@ -90,7 +92,8 @@ def _background_last(name: str, weight: torch.Tensor) -> torch.Tensor:
     return weight
 
 
-def _rename(name: str, rules: Sequence[tuple[str, str]]) -> str:
+def rename_by_rules(name: str, rules: Sequence[tuple[str, Replacement]]) -> str:
+    """`name` after each (pattern, replacement) of `re.sub`, in their order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

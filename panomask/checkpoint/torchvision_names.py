@@ -6,10 +6,11 @@ and said in notes: colours, strides, RoIAlign, and anchors, which torchvision ro
 half a pixel of difference before the second stage).
 """
 
-import re
 from collections.abc import Mapping
 
 import torch
+
+from panomask.checkpoint.caffe2_names import rename_by_rules
 
 _ABSENT_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 """Category ids from 1 to 90 that COCO's instance annotations do not use."""
@@ -73,7 +74,7 @@ def is_detector(keys: Mapping[str, torch.Tensor]) -> bool:
 
 def convert_resnet(weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Names of the backbone, without what stands before `stem.` and `res2.` in a model; and what to know."""
-    renamed = {_rename(key, _RESNET_RULES): value for key, value in weights.items()}
+    renamed = {rename_by_rules(key, _RESNET_RULES): value for key, value in weights.items()}
     return renamed, [f"torchvision's ImageNet weights were {_COLOURS}"]
 
 
@@ -112,8 +113,8 @@ def convert_detector(
 
 def _rename_detector(key: str, *, has_deep_rpn: bool) -> str:
     if key.startswith("backbone.body."):
-        return "backbone.bottom_up." + _rename(key.removeprefix("backbone.body."), _RESNET_RULES)
-    name = _rename(key, _DETECTION_RULES)
+        return "backbone.bottom_up." + rename_by_rules(key.removeprefix("backbone.body."), _RESNET_RULES)
+    name = rename_by_rules(key, _DETECTION_RULES)
     return name if has_deep_rpn else name.replace("rpn_head.conv.conv0.", "rpn_head.conv.")
 
 
@@ -126,9 +127,3 @@ def _our_rows(name: str, value: torch.Tensor, rows: list[int]) -> torch.Tensor:
     if name.startswith("roi_heads.mask_head.predictor."):
         return value[rows]
     return value
-
-
-def _rename(name: str, rules: tuple) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name

@@ -19,7 +19,7 @@ from panomask.modeling.roi_heads.box_head import build_box_head
 from panomask.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
 from panomask.modeling.roi_heads.roi_heads import StandardROIHeads, build_pooler
 from panomask.registry import ROI_HEADS_REGISTRY
-from panomask.structures import Boxes, ImageList, Instances, pairwise_iou
+from panomask.structures import Boxes, Instances, pairwise_iou
 
 Predictions = tuple[torch.Tensor, torch.Tensor]
 
@@ -92,23 +92,10 @@ class CascadeROIHeads(StandardROIHeads):
         """Constructor arguments of the box branch; for subclasses to override."""
         return _build_cascade_branch(cfg, input_shape)
 
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, torch.Tensor],
-        proposals: list[Instances],
-        targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
-        """See `ROIHeads.forward`."""
-        if not self.training:
-            detections = self._forward_box(features, proposals)
-            return self.forward_with_given_boxes(features, detections), {}
-        assert targets is not None, "RoI heads need ground truth in training"
-        proposals = self.label_and_sample_proposals(proposals, targets)
-        losses = dict(self._forward_box(features, proposals, targets))
-        losses.update(self._forward_mask(features, proposals))
-        losses.update(self._forward_keypoint(features, proposals))
-        return proposals, losses
+    def _box_losses(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> dict[str, torch.Tensor]:
+        return self._forward_box(features, proposals, targets)
 
     def _forward_box(
         self,

@@ -278,7 +278,7 @@ class StandardROIHeads(ROIHeads):
             return self.forward_with_given_boxes(features, detections), {}
         assert targets is not None, "RoI heads need ground truth in training"
         proposals = self.label_and_sample_proposals(proposals, targets)
-        losses = dict(self._forward_box(features, proposals))
+        losses = dict(self._box_losses(features, proposals, targets))
         losses.update(self._forward_mask(features, proposals))
         losses.update(self._forward_keypoint(features, proposals))
         return proposals, losses
@@ -297,6 +297,12 @@ class StandardROIHeads(ROIHeads):
         assert not self.training, "given boxes are for inference"
         assert all(x.has("pred_boxes") and x.has("pred_classes") for x in instances)
         return self._forward_keypoint(features, self._forward_mask(features, instances))
+
+    def _box_losses(
+        self, features: dict[str, torch.Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> dict[str, torch.Tensor]:
+        """`_forward_box` in training; heads that label boxes of their own need the targets for it."""
+        return self._forward_box(features, proposals)
 
     def _forward_box(self, features: dict[str, torch.Tensor], proposals: list[Instances]) -> Any:
         """Losses in training, else N `Instances` of detections."""
