@@ -5,9 +5,6 @@ uint8.
 """
 
 import os
-import struct
-import warnings
-import zlib
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ import torch
 from PIL import Image
 
 from panomask.errors import InputError
+from panomask.image_decoding import DECODE_ERRORS, decode_image
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {  # Exif 2.3, table 6: what the camera did is undone by
@@ -31,8 +29,6 @@ _UPRIGHT = {  # Exif 2.3, table 6: what the camera did is undone by
 _RGB_TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
 _YUV_TO_RGB = np.linalg.inv(_RGB_TO_YUV)
 
-# What PIL's decoders raise for damaged files, besides OSError
-_DECODE_ERRORS = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, struct.error, zlib.error)
 _EIGHT_BIT_FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")
 
 
@@ -54,7 +50,7 @@ def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.nd
         InputError: the file is missing, no image, truncated, larger than that, or has 16 bits a channel while
             `format` has 8.
     """
-    image = _decode(file_name)
+    image = _upright(decode_image(file_name))
     if format in _EIGHT_BIT_FORMATS and image.mode.startswith(("I", "F")):
         raise InputError(
             f"{file_name}: pixels of mode {image.mode!r} (more than 8 bits) cannot be read as {format}"
@@ -63,39 +59,11 @@ def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.nd
     return convert_PIL_to_numpy(image, format)
 
 
-def _decode(file_name: str | os.PathLike) -> Image.Image:
-    """The file's pixels, upright."""
-    if not os.path.isfile(file_name):
-        kind = "is a folder, not an image" if os.path.isdir(file_name) else "does not exist"
-        raise InputError(
-            f"{file_name}: image file {kind}; check the image folder and the annotation's file_name"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damaged EXIF blocks, and half of the size that is refused
-            with Image.open(file_name) as image:
-                image.load()
-                return _upright(image)
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise InputError(
-            f"{file_name}: image of more than {limit / 1e6:.0f} megapixels, PIL's limit against decompression"
-            " bombs; cut it into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
-        ) from None
-    except _DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = "not an image of a known format"
-        raise InputError(
-            f"{file_name}: cannot be read as an image: {reason}; replace the file, or leave it out"
-        ) from error
-
-
 def _upright(image: Image.Image) -> Image.Image:
     """Undo the camera's rotation (EXIF tag); a file whose EXIF block is damaged counts as upright."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except (*_DECODE_ERRORS, TypeError):
+    except (*DECODE_ERRORS, TypeError):
         return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 

@@ -1,4 +1,4 @@
-"""Containers for boxes, instances, images, masks and keypoints."""
+"""Containers for boxes, instances, images, masks, keypoints and segments."""
 
 from panomask.structures.boxes import (
     Boxes,
@@ -14,6 +14,12 @@ from panomask.structures.instances import Instances
 from panomask.structures.keypoints import Keypoints, heatmaps_to_keypoints
 from panomask.structures.masks import BitMasks, PolygonMasks, ROIMasks
 from panomask.structures.rasterization import polygons_to_bitmask, rasterize_polygons_within_box
+from panomask.structures.segment_map import (
+    build_segment_map,
+    segment_areas,
+    segment_masks,
+    semantic_map,
+)
 
 __all__ = [
     "BitMasks",
@@ -24,6 +30,7 @@ __all__ = [
     "Keypoints",
     "PolygonMasks",
     "ROIMasks",
+    "build_segment_map",
     "heatmaps_to_keypoints",
     "matched_pairwise_iou",
     "pairwise_intersection",
@@ -32,4 +39,7 @@ __all__ = [
     "pairwise_point_box_distance",
     "polygons_to_bitmask",
     "rasterize_polygons_within_box",
+    "segment_areas",
+    "segment_masks",
+    "semantic_map",
 ]

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "panomask"
 
 LEAVES = {
-    *("addresses", "atomic_file", "distributed", "errors", "event_storage", "json_file", "registry"),
-    *("safe_pickle", "xml_file"),
+    *("addresses", "atomic_file", "distributed", "errors", "event_storage", "image_decoding", "json_file"),
+    *("panoptic_png", "registry", "safe_pickle", "xml_file"),
 }
 """Modules that import nothing of ours but other leaves; everybody may import them."""
 
