@@ -62,7 +62,9 @@ def translated(path: str) -> dict[str, Any]:
         key.startswith("backbone.") for key in weights
     ):
         content["matching_heuristics"] = True
-    return content | {key: checkpoint[key] for key in ("thing_classes", "keypoints") if key in checkpoint}
+    return content | {
+        key: checkpoint[key] for key in ("thing_classes", "keypoints", "stuff") if key in checkpoint
+    }
 
 
 def fitted(path: str, config_file: str, opts: list[str]) -> dict[str, Any]:

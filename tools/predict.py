@@ -8,6 +8,11 @@ OUTPUT receives every image and video under its own name (videos as MP4), with t
 Both load with pycocotools: COCO("images.json").loadRes("coco_instances_results.json"). With --annotations the
 ids are those of a COCO annotation file, and the results can be scored against it.
 
+A panoptic model also gives panoptic_predictions.json and panoptic_predictions/*.png, COCO's panoptic format,
+which tools/evaluate_json.py scores; its pictures show all segments, with names where there is room. A
+semantic model gives semantic_predictions/*.png, grey-scale images of labels, and semantic_predictions.json,
+their names.
+
 A file that cannot be read is named on one line, the others are processed, and the exit status is 1.
 """
 
@@ -38,6 +43,9 @@ examples:
       --annotations instances_val.json
 """
 
+DEFAULT_THRESHOLD = 0.5
+PANOPTIC_THRESHOLD_KEY = "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH"
+
 logger = logging.getLogger("panomask.predict")
 
 
@@ -59,14 +67,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--confidence-threshold",
         type=float,
-        default=0.5,
         metavar="SCORE",
-        help="detections below this score are neither drawn nor written (default: %(default)s)",
+        help=f"detections below this score are neither drawn nor written (default: {DEFAULT_THRESHOLD}); of a"
+        " panoptic model, things below it leave their pixels to stuff (default: the config's"
+        f" {PANOPTIC_THRESHOLD_KEY})",
     )
     parser.add_argument(
         "--annotations",
         metavar="FILE",
-        help="take image and category ids from this COCO file, by file name and class name",
+        help="take image and category ids from this COCO file (of panoptic annotations for a panoptic model),"
+        " by file name and class name",
     )
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="config overrides, such as MODEL.DEVICE cpu"
@@ -96,12 +106,27 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     if not cfg.MODEL.WEIGHTS:
         raise InputError("no weights: give --weights FILE (or MODEL.WEIGHTS FILE), such as a model_final.pth")
     register_datasets(cfg)
+    threshold = find_threshold(cfg, args.confidence_threshold)
     # Detections below the threshold are dropped in any case: dropped early, they cost no mask.
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = max(
-        cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, args.confidence_threshold
-    )
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = max(cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, threshold)
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = threshold
     cfg.freeze()
     return cfg
+
+
+def find_threshold(cfg: CfgNode, given: float | None) -> float:
+    """The score that objects need: `given`, else the model's default."""
+    if given is None:
+        is_panoptic = cfg.MODEL.META_ARCHITECTURE == "PanopticFPN"
+        return (
+            cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH if is_panoptic else DEFAULT_THRESHOLD
+        )
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        raise InputError(
+            "--confidence-threshold: a semantic model gives every pixel its best class, without objects that"
+            " could be left out; leave the option away"
+        )
+    return given
 
 
 def process_all(files: PredictionFiles, outputs: Mapping[Path, Path]) -> int:
@@ -123,21 +148,25 @@ def main() -> None:
     """Parse, check everything that can be checked before the model is built, predict."""
     args = parse_arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is predicted so far gets saved
-    if not 0 <= args.confidence_threshold <= 1:
+    if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
         raise InputError(f"--confidence-threshold {args.confidence_threshold}: a score from 0 to 1 is needed")
     setup_logger()
     folder = Path(args.output)
     outputs = plan_outputs(list_inputs(args.input), folder)
-    predictor = DefaultPredictor(build_config(args))
+    cfg = build_config(args)
+    predictor = DefaultPredictor(cfg)
+    ids = CocoIds(predictor.metadata, args.annotations)
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" and cfg.MODEL.PANOPTIC_FPN.COMBINE.ENABLED:
+        ids.panoptic_categories()  # all of them are known: better now than at the first image
     files = PredictionFiles(
         predictor,
         predictor.metadata,
         folder,
-        ids=CocoIds(predictor.metadata, args.annotations),
-        confidence_threshold=args.confidence_threshold,
+        ids=ids,
+        confidence_threshold=find_threshold(cfg, args.confidence_threshold),
     )
     failed = process_all(files, outputs)
-    logger.info("%d objects in %d images and frames: %s", len(files.results), len(files.images), folder)
+    logger.info("%s: %s", files.summary(), folder)
     if failed:
         done = f"the others are in {folder}" if failed < len(outputs) else "there is nothing to draw"
         raise InputError(f"{failed} of {len(outputs)} inputs could not be processed; {done}")

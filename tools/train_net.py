@@ -39,6 +39,11 @@ examples:
     %(prog)s --config-file configs/quickstart/mask_rcnn_shapes.yaml \\
       DATASETS.REGISTER.mine.ANNOTATIONS mine/annotations.json DATASETS.REGISTER.mine.IMAGES mine/images \\
       DATASETS.TRAIN mine DATASETS.TEST mine OUTPUT_DIR output/mine
+  your own panoptic data; things, stuff and their counts come from the file:
+    %(prog)s --config-file configs/quickstart/panoptic_fpn_shapes.yaml \\
+      DATASETS.REGISTER.mine.ANNOTATIONS mine/panoptic.json DATASETS.REGISTER.mine.IMAGES mine/images \\
+      DATASETS.REGISTER.mine.PANOPTIC_ROOT mine/panoptic DATASETS.TRAIN mine DATASETS.TEST mine \\
+      OUTPUT_DIR output/mine
   by test-time augmentation too, to OUTPUT_DIR/TTA:
     %(prog)s --config-file FILE --eval-only MODEL.WEIGHTS model_final.pth TEST.AUG.ENABLED True
   proposals of a trained RPN for Fast R-CNN, to OUTPUT_DIR/inference/NAME/box_proposals.pkl:

@@ -36,6 +36,8 @@ examples:
 TRAIN_NET = Path(__file__).with_name("train_net.py")
 RECORD = "verified.json"
 FAILED = "failed"
+MAIN_METRICS = {"panoptic_seg": "PQ", "sem_seg": "mIoU", "box_proposals": "AR@1000"}
+"""Task -> the metric that stands for it; AP for the others."""
 Scores = dict[str, dict[str, float | None]]
 """{task: {metric: points of 100}}; None is NaN."""
 
@@ -166,9 +168,11 @@ def evaluate(model: Model, args: argparse.Namespace) -> Scores:
 
 
 def compare(model: Model, scores: Scores, tolerance: float) -> list[Row]:
-    """A row for each published score, or for each task's AP where none is published."""
+    """A row for each published score, or for each task's main metric where none is published."""
     rows = []
-    metrics: dict[tuple[str, str], Any] = model.published or {(task, "AP"): None for task in scores}
+    metrics: dict[tuple[str, str], Any] = model.published or {
+        (task, MAIN_METRICS.get(task, "AP")): None for task in scores
+    }
     for (task, metric), published in metrics.items():
         measured = scores.get(task, {}).get(metric)
         difference, verdict = None, "not measured"

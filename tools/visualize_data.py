@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Draw a config's training data.
 
---source dataloader draws what the model is fed: the images after augmentation, with the boxes, masks and
-keypoints that went through it. --source annotation draws the files as they are, every image once, crowds too.
+--source dataloader draws what the model is fed: the images after augmentation, with the boxes, masks,
+keypoints and semantic labels that went through it. --source annotation draws the files as they are, every
+image once, crowds and panoptic segments too.
 """
 
 import argparse
@@ -81,7 +82,8 @@ def draw_inputs(cfg: CfgNode, num: int) -> Iterator[tuple[str, np.ndarray]]:
     samples = (sample for batch in loader for sample in batch)
     for sample in islice(samples, num):
         image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), cfg.INPUT.FORMAT)
-        yield sample["file_name"], draw(image, sample.get("instances", {}), metadata)
+        truth = {key: sample[key] for key in ("instances", "sem_seg") if key in sample}
+        yield sample["file_name"], draw(image, truth, metadata)
 
 
 def draw_annotations(cfg: CfgNode, num: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -56,7 +56,16 @@ _C.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST = 1000
 # Ours. A user's own data sets: DATASETS.REGISTER.<name>.ANNOTATIONS (COCO JSON) and .IMAGES (folder). For
 # keypoints also .KEYPOINT_FLIP_PAIRS, [[name, name], ...] that a mirror swaps (empty: told from left and
 # right in the names), and .KEYPOINT_SIGMAS, one for each (empty: the category's "sigmas", or COCO's own 17).
-_C.DATASETS.REGISTER = CfgNode.table("ANNOTATIONS", "IMAGES", KEYPOINT_FLIP_PAIRS=[], KEYPOINT_SIGMAS=[])
+# A panoptic set: also .PANOPTIC_ROOT (folder of PNG files), and ANNOTATIONS is the panoptic JSON file. A
+# semantic set: .SEM_SEG_ROOT (folder of label PNG files), .IMAGES, .STUFF_CLASSES (names of the classes 0, 1,
+# ...), .IGNORE_LABEL (of pixels in no class), and no ANNOTATIONS.
+_C.DATASETS.REGISTER = CfgNode.table(
+    *("ANNOTATIONS", "IMAGES", "PANOPTIC_ROOT", "SEM_SEG_ROOT"),
+    STUFF_CLASSES=[],
+    IGNORE_LABEL=255,
+    KEYPOINT_FLIP_PAIRS=[],
+    KEYPOINT_SIGMAS=[],
+)
 # Ours. An annotation that cannot be used (polygon with fewer than 3 points, box without area): "refuse" stops
 # with the entry's place, "drop" leaves it out.
 _C.DATASETS.ON_BAD_ANNOTATION = "refuse"
@@ -119,6 +128,8 @@ _C.TEST.DETECTIONS_PER_IMAGE = 100  # the best this many are kept
 # --eval-only.
 _C.TEST.EXPECTED_RESULTS = []
 _C.TEST.KEYPOINT_OKS_SIGMAS = []  # one for each keypoint; empty: the data set's own, COCO's for COCO's 17
+_C.TEST.BOUNDARY_IOU = False  # ours: measure the IoU of boundaries too, in semantic evaluations
+_C.TEST.SAVE_PANOPTIC = False  # ours: write the panoptic predictions of an evaluation, as COCO's JSON and PNG
 _C.TEST.SHEET_IMAGES = 8  # ours: images on the sheet of truth beside prediction after training; 0: no sheet
 
 # Test-time augmentation: every image at these sizes, also mirrored.

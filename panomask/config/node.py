@@ -193,9 +193,10 @@ class _Merge:
     def suggestion(self, node: CfgNode, name: str, *, key: str, meant: str) -> str:
         """What may stand in place of `key`, which is unknown, or of `meant`, the first key below it."""
         prefix = key.removesuffix(name)
-        if node is not self.root and len(node) <= 4:
-            return f"allowed here: {', '.join(prefix + known for known in sorted(node))}"
         known = [dotted for dotted, _ in flatten(self.root)]
+        is_new_entry = not any(dotted.startswith(prefix) for dotted in known)
+        if node is not self.root and (len(node) <= 4 or is_new_entry):
+            return f"allowed here: {', '.join(prefix + known for known in sorted(node))}"
         known += [group for group, value in self.root.items() if isinstance(value, dict)]
         same_name = [dotted for dotted in known if dotted.split(".")[-1] == meant.split(".")[-1]]
         near = list(

@@ -67,6 +67,11 @@ RELATIONS = (
         "large-scale jitter crops by itself; set one of them False",
     ),
     Relation(
+        ("INPUT.LSJ.ENABLED", "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"),
+        lambda is_jittered, ignore: not is_jittered or 0 <= ignore <= 255,
+        "large-scale jitter pads label images of 8 bits by the latter, which must lie in 0 to 255",
+    ),
+    Relation(
         ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
         lambda mean, std: len(mean) == len(std),
         "both need one number for each channel",
@@ -110,8 +115,15 @@ RELATIONS = (
     ),
     Relation(
         ("MODEL.KEYPOINT_ON", "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"),
-        lambda is_on, model, heads: not (is_on and model == "GeneralizedRCNN" and heads == "Res5ROIHeads"),
+        lambda is_on, model, heads: (
+            not (is_on and model in ("GeneralizedRCNN", "PanopticFPN") and heads == "Res5ROIHeads")
+        ),
         "Res5ROIHeads predicts no keypoints; set MODEL.ROI_HEADS.NAME StandardROIHeads",
+    ),
+    Relation(
+        ("MODEL.META_ARCHITECTURE", "MODEL.PANOPTIC_FPN.COMBINE.ENABLED", "MODEL.MASK_ON"),
+        lambda model, is_merged, has_masks: model != "PanopticFPN" or has_masks or not is_merged,
+        "without masks no thing gets a pixel; set MODEL.MASK_ON True, or do not combine",
     ),
     *(
         Relation((f"MODEL.{name}.IOU_THRESHOLDS",), _is_rising, "thresholds must rise")

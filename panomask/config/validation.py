@@ -19,9 +19,7 @@ from panomask.errors import InputError, nearest_names
 NOT_OBEYED = (
     "GLOBAL.HACK",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
-    "MODEL.PANOPTIC_FPN.*",
     "MODEL.RETINANET.*",
-    "MODEL.SEM_SEG_HEAD.*",
     "VIS_PERIOD",
 )
 """Keys, or patterns of keys, whose default alone is supported."""
@@ -53,6 +51,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_MASK_HEAD.NORM": _NORMS,
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": _POOLERS,
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
+    "MODEL.SEM_SEG_HEAD.NORM": _NORMS,
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     "SOLVER.OPTIMIZER": ("SGD", "ADAMW"),
@@ -73,6 +72,8 @@ AT_LEAST: dict[str, float] = {
     "INPUT.MIN_SIZE_TEST": 0,
     "LOG_PERIOD": 1,
     "MODEL.FPN.OUT_CHANNELS": 1,
+    "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": 0,
+    "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT": 0,
     "MODEL.REGNET.DEPTH": 1,
     "MODEL.REGNET.GROUP_WIDTH": 1,
     "MODEL.REGNET.STEM_WIDTH": 1,
@@ -102,6 +103,10 @@ AT_LEAST: dict[str, float] = {
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1,
     "MODEL.RPN.PRE_NMS_TOPK_TEST": 1,
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 1,
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 1,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 1,
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": 0,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 1,
     "SOLVER.BASE_LR": 0,
     "SOLVER.BASE_LR_END": 0,
     "SOLVER.BIAS_LR_FACTOR": 0,
@@ -127,6 +132,8 @@ INTERVALS: dict[str, str] = {
     "INPUT.LSJ.MIN_SCALE": "(0, inf)",
     "MODEL.ANCHOR_GENERATOR.OFFSET": "[0, 1)",
     "MODEL.BACKBONE.FREEZE_AT": "[-1, 5]",
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH": "[0, 1]",
+    "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH": "[0, 1]",
     "MODEL.REGNET.BOTTLENECK_RATIO": "(0, inf)",
     "MODEL.REGNET.SE_RATIO": "[0, inf)",
     "MODEL.REGNET.W_A": "[0, inf)",
@@ -223,6 +230,7 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "MODEL.RESNETS.OUT_FEATURES": _NAMES,
     "MODEL.ROI_HEADS.IN_FEATURES": _NAMES,
     "MODEL.RPN.IN_FEATURES": _NAMES,
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES": _NAMES,
     "OUTPUT_DIR": (lambda value: isinstance(value, str) and value.strip() != "", "the path of a folder"),
     "SOLVER.STEPS": (
         lambda value: isinstance(value, SEQUENCES) and all(map(_is_number, value)),
@@ -237,6 +245,11 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
 """Keys with a rule of their own: what holds of a value, and how to say it."""
 
 _REGISTER_FIELDS = {
+    "IGNORE_LABEL": (lambda value: _is_within(value, "[0, 65535]", is_whole=True), "a label, 0 to 65535"),
+    "STUFF_CLASSES": (
+        lambda value: _are_names(value) and len(set(value)) == len(value),
+        "different names, those of the labels 0, 1, ...",
+    ),
     "KEYPOINT_FLIP_PAIRS": (_are_pairs, "pairs of names, such as [['left_eye', 'right_eye']]"),
     "KEYPOINT_SIGMAS": _SIGMAS,
 }
@@ -311,14 +324,29 @@ def _objection(key: str, value: Any, default: Any) -> str:
 def _check_registered(table: dict[str, Any]) -> None:
     for name, entry in table.items():
         key = f"DATASETS.REGISTER.{name}"
-        for field in ("ANNOTATIONS", "IMAGES"):
-            if not isinstance(entry, dict) or not isinstance(entry.get(field), str) or not entry[field]:
+        entry = entry if isinstance(entry, dict) else {}
+        is_semantic = bool(entry.get("SEM_SEG_ROOT"))
+        for field in ("SEM_SEG_ROOT" if is_semantic else "ANNOTATIONS", "IMAGES"):
+            if not isinstance(entry.get(field), str) or not entry[field]:
                 raise InputError(
                     f"{key}.{field} is missing; a data set needs {key}.ANNOTATIONS (COCO JSON file)"
-                    f" and {key}.IMAGES (folder)"
+                    f" and {key}.IMAGES (folder); of panoptic data also {key}.PANOPTIC_ROOT (folder of PNG"
+                    " files)"
                 )
+        for field in ("ANNOTATIONS", "PANOPTIC_ROOT") if is_semantic else ("STUFF_CLASSES",):
+            if entry.get(field):
+                raise InputError(
+                    f"{key} has {'SEM_SEG_ROOT' if is_semantic else 'ANNOTATIONS'} and {field}: a semantic"
+                    " set has SEM_SEG_ROOT, IMAGES and STUFF_CLASSES, a panoptic one ANNOTATIONS,"
+                    " PANOPTIC_ROOT and IMAGES, which name its classes; take one of the two"
+                )
+        if is_semantic and not entry.get("STUFF_CLASSES"):
+            raise InputError(
+                f"{key}.STUFF_CLASSES is missing; name the classes of the labels 0, 1, ... in"
+                f" {entry['SEM_SEG_ROOT']}, such as {key}.STUFF_CLASSES road,building,sky"
+            )
         for field, (fits, allowed) in _REGISTER_FIELDS.items():
-            if not fits(entry.get(field, ())):
+            if field in entry and not fits(entry[field]):
                 raise InputError(f"{key}.{field} is {entry[field]!r}; it takes {allowed}")
 
 

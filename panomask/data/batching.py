@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
 
 from panomask import distributed
+from panomask.data.image_io import read_image_size
 from panomask.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -208,7 +209,10 @@ class GroupedBatchSampler(BatchSampler):
 
 
 class Orientation:
-    """index -> whether that image is wider than high; read from its dataset dict when first asked for."""
+    """index -> whether that image is wider than high, when first asked for.
+
+    Read from the dataset dict or, where that has no size, from the head of the image file.
+    """
 
     def __init__(self, dataset: Any):
         self._dataset = dataset
@@ -217,13 +221,14 @@ class Orientation:
     def __call__(self, index: int) -> bool:
         if index not in self._known:
             item = self._dataset[index]
-            width, height = item.get("width"), item.get("height")
+            height, width = item.get("height"), item.get("width")
             if width is None or height is None:
-                raise InputError(
-                    f"{item.get('file_name', f'image {index}')}: grouping by aspect ratio needs width and"
-                    " height, which are not known; add them to the dataset dict, or set"
-                    " DATALOADER.ASPECT_RATIO_GROUPING False"
-                )
+                if "file_name" not in item:
+                    raise InputError(
+                        f"image {index}: grouping by aspect ratio needs width and height, which are not"
+                        " known; add them to the dataset dict, or set DATALOADER.ASPECT_RATIO_GROUPING False"
+                    )
+                height, width = read_image_size(item["file_name"])
             self._known[index] = width > height
         return self._known[index]
 

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from tabulate import tabulate
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 
 from panomask import distributed
@@ -22,9 +21,9 @@ from panomask.data.batching import (
     ToIterableDataset,
 )
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
+from panomask.data.class_histogram import print_instances_class_histogram, print_stuff_class_histogram
 from panomask.data.dataset_mapper import DatasetMapper
 from panomask.data.detection_utils import check_metadata_consistency
-from panomask.data.log_once import log_once
 from panomask.data.proposals import load_proposals_into_dataset
 from panomask.data.samplers import (
     InferenceSampler,
@@ -35,9 +34,6 @@ from panomask.data.serialized_list import DatasetFromList
 from panomask.errors import InputError, nearest_names
 
 logger = logging.getLogger(__name__)
-
-MOST_CLASSES_LISTED = 200
-"""A log shows no longer table than this."""
 
 DatasetDicts = list[dict[str, Any]]
 
@@ -70,35 +66,6 @@ def filter_images_with_few_keypoints(
         min_keypoints_per_image,
     )
     return kept
-
-
-def print_instances_class_histogram(dataset_dicts: DatasetDicts, class_names: Sequence[str]) -> None:
-    """Log a table of the number of objects of each class, crowds excluded; one line for very many classes."""
-    counts = np.zeros(len(class_names), dtype=np.int64)
-    for item in dataset_dicts:
-        classes = [anno["category_id"] for anno in item["annotations"] if not anno.get("iscrowd", 0)]
-        if classes and not 0 <= min(classes) <= max(classes) < len(class_names):
-            raise InputError(
-                f"{item.get('file_name')}: category_id {min(classes)} to {max(classes)}, but the data set has"
-                f" {len(class_names)} classes: 0 to {len(class_names) - 1} are allowed in dataset dicts"
-            )
-        np.add.at(counts, classes, 1)
-    if len(class_names) > MOST_CLASSES_LISTED:
-        message = (
-            f"{counts.sum()} objects in {len(dataset_dicts)} images; of the {len(counts)} classes"
-            f" {(counts == 0).sum()} have none, {((counts > 0) & (counts < 10)).sum()} fewer than 10"
-        )
-        log_once(logger, (message,), message)
-        return
-    pairs = zip(class_names, counts.tolist(), strict=True)
-    cells: list[Any] = [cell for pair in pairs for cell in pair]
-    num_pairs = min(3, len(class_names))
-    cells += [None] * (-len(cells) % (2 * num_pairs))
-    cells += ["total", int(counts.sum())] + [None] * (2 * num_pairs - 2)
-    rows = [cells[i : i + 2 * num_pairs] for i in range(0, len(cells), 2 * num_pairs)]
-    table = tabulate(rows, headers=["class", "objects"] * num_pairs, tablefmt="pipe", numalign="right")
-    message = f"Objects of each class in {len(dataset_dicts)} images:\n{table}"
-    log_once(logger, (message,), message)
 
 
 def get_detection_dataset_dicts(
@@ -152,6 +119,9 @@ def get_detection_dataset_dicts(
         class_names = MetadataCatalog.get(names[0]).get("thing_classes")
         if class_names:
             print_instances_class_histogram(dataset_dicts, class_names)
+    stuff_classes = MetadataCatalog.get(names[0]).get("stuff_classes")
+    if check_consistency and stuff_classes:
+        print_stuff_class_histogram(dataset_dicts, stuff_classes)
     return dataset_dicts
 
 
@@ -328,7 +298,9 @@ def _train_loader_from_config(
         min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            # What a model without instances trains on is in images without objects too.
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+            and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor",
             min_keypoints=min_keypoints,
             proposal_files=_proposal_files_from_config(cfg, cfg.DATASETS.TRAIN, is_train=True),
         )

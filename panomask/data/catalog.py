@@ -14,7 +14,7 @@ from typing import Any
 
 from panomask.errors import InputError, nearest_names
 
-__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog", "data_root"]
+__all__ = ["DatasetCatalog", "Metadata", "MetadataCatalog", "data_root", "things_label"]
 
 
 def data_root() -> Path:
@@ -168,6 +168,17 @@ class _MetadataCatalog(UserDict):
         return f"MetadataCatalog(registered metadata: {', '.join(self.list())})"
 
     __repr__ = __str__
+
+
+def things_label(metadata: Metadata) -> int | None:
+    """The semantic label that all things of a data set share; None where each thing class has its own.
+
+    Said by the metadata's `sem_seg_things_label`, or by a first class of `stuff_classes` called "things", as
+    in Detectron2's `*_separated` data sets. A data set that says nothing of stuff counts as separated.
+    """
+    stuff_classes = metadata.get("stuff_classes")
+    is_separated = not stuff_classes or stuff_classes[0] == "things"
+    return metadata.get("sem_seg_things_label", 0 if is_separated else None)
 
 
 DatasetCatalog = _DatasetCatalog()

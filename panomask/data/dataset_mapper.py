@@ -11,8 +11,25 @@ import torch
 from panomask.config import CfgNode, configurable
 from panomask.data import detection_utils
 from panomask.data import transforms as T
+from panomask.data.label_check import check_label_range
 from panomask.data.log_once import log_once
+from panomask.data.panoptic_targets import (
+    PanopticInput,
+    are_of_segments,
+    has_segments,
+    read_segment_map,
+    segments_to_instances,
+    things_label_of,
+)
 from panomask.errors import InputError
+from panomask.semantic_png import IGNORE_LABEL, read_semantic_labels
+from panomask.structures.segment_map import semantic_labels
+
+SEMANTIC_MODELS = ["PanopticFPN", "SemanticSegmentor"]
+"""MODEL.META_ARCHITECTURE of models with MODEL.SEM_SEG_HEAD. Projects add theirs."""
+
+INSTANCE_MODELS = ["GeneralizedRCNN", "ProposalNetwork"]
+"""Those of models that learn no semantic labels; none are derived for them."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +43,12 @@ class DatasetMapper:
         proposals  `Instances` with proposal_boxes and objectness_logits, if they are precomputed
         instances  in training: `Instances` with gt_boxes, gt_classes and, as asked for, gt_masks,
                    gt_keypoints; crowds and objects that the augmentation has cut off are left out
-        sem_seg    (H, W) int64 tensor, if the dict names a `sem_seg_file_name`
+        sem_seg    (H, W) int64 tensor, if the dict names a `sem_seg_file_name`; in training also of the
+                   segments of its panoptic PNG (`pan_seg_file_name`, `segments_info`), if that is asked for
 
-    and without `annotations` and `sem_seg_file_name`. It is a default to start from: research with other data
-    writes its own callable or overrides `_transform_annotations`.
+    and without `annotations` and `sem_seg_file_name`. Annotations that name a segment (`segment_id`) and have
+    no segmentation get mask and box from the panoptic PNG. It is a default to start from: research with other
+    data writes its own callable or overrides `_transform_annotations`.
     """
 
     @configurable
@@ -45,6 +64,10 @@ class DatasetMapper:
         keypoint_hflip_indices: Sequence[int] | np.ndarray | None = None,
         precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
+        use_segments: bool = False,
+        sem_seg_things_label: int | None = 0,
+        sem_seg_ignore_label: int = IGNORE_LABEL,
+        num_sem_seg_classes: int | None = None,
     ):
         """
         Args:
@@ -58,6 +81,10 @@ class DatasetMapper:
             precomputed_proposal_topk: make `proposals` of the dict's precomputed ones, at most so many of the
                 best; None: they are not looked at.
             recompute_boxes: make gt_boxes tight around the augmented masks (which a crop has cut).
+            use_segments: where the dict names no `sem_seg_file_name`, make sem_seg of its panoptic segments.
+            sem_seg_things_label: the label of every thing there; None: that of its category.
+            sem_seg_ignore_label: of pixels without a segment.
+            num_sem_seg_classes: refuse labels beyond it, but sem_seg_ignore_label, in training.
         """
         if recompute_boxes and not use_instance_mask:
             raise ValueError("recompute_boxes needs use_instance_mask: boxes are recomputed from masks")
@@ -70,6 +97,10 @@ class DatasetMapper:
         self.keypoint_hflip_indices = keypoint_hflip_indices
         self.proposal_topk = precomputed_proposal_topk
         self.recompute_boxes = recompute_boxes
+        self.use_segments = use_segments
+        self.sem_seg_things_label = sem_seg_things_label
+        self.sem_seg_ignore_label = sem_seg_ignore_label
+        self.num_sem_seg_classes = num_sem_seg_classes
         use = "training" if is_train else "inference"
         log_once(logger, (use, str(self.augmentations)), "Augmentations in %s: %s", use, self.augmentations)
 
@@ -88,6 +119,9 @@ class DatasetMapper:
         hflip_indices = None
         if cfg.MODEL.KEYPOINT_ON and is_train:
             hflip_indices = detection_utils.create_keypoint_hflip_indices(cfg.DATASETS.TRAIN)
+        model, names = cfg.MODEL.META_ARCHITECTURE, cfg.DATASETS.TRAIN
+        names = [names] if isinstance(names, str) else names
+        num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         return {
             "is_train": is_train,
             "augmentations": augmentations,
@@ -98,6 +132,10 @@ class DatasetMapper:
             "keypoint_hflip_indices": hflip_indices,
             "precomputed_proposal_topk": topk,
             "recompute_boxes": bool(is_cut and cfg.MODEL.MASK_ON),
+            "use_segments": model not in INSTANCE_MODELS,
+            "sem_seg_things_label": things_label_of(names[0]) if len(names) else 0,
+            "sem_seg_ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "num_sem_seg_classes": num_classes if model in SEMANTIC_MODELS else None,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -106,16 +144,12 @@ class DatasetMapper:
         file_name = str(dataset_dict["file_name"])
         image = detection_utils.read_image(file_name, format=self.image_format)
         detection_utils.check_image_size(dataset_dict, image)
-        sem_seg = None
-        if "sem_seg_file_name" in dataset_dict:
-            sem_seg = detection_utils.read_image(dataset_dict.pop("sem_seg_file_name"), "L").squeeze(2)
-
-        aug_input = T.AugInput(image, sem_seg=sem_seg)
+        aug_input = self._read_labels(dataset_dict, image)
         transforms = self.augmentations(aug_input)
         image = aug_input.image
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (C, H, W)
-        if aug_input.sem_seg is not None:
-            dataset_dict["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+        if (sem_seg := aug_input.sem_seg) is not None:
+            dataset_dict["sem_seg"] = torch.from_numpy(sem_seg.astype(np.int64, copy=False))
         if self.proposal_topk is not None:
             detection_utils.transform_proposals(
                 dataset_dict, image.shape[:2], transforms, proposal_topk=self.proposal_topk
@@ -124,10 +158,43 @@ class DatasetMapper:
             dataset_dict.pop("annotations", None)
         elif "annotations" in dataset_dict:
             try:
-                self._transform_annotations(dataset_dict, transforms, image.shape[:2])
+                if isinstance(aug_input, PanopticInput) and are_of_segments(dataset_dict):
+                    dataset_dict["instances"] = segments_to_instances(
+                        dataset_dict.pop("annotations"),
+                        aug_input.segment_map,
+                        dataset_dict["segments_info"],
+                        use_masks=self.use_instance_mask,
+                    )
+                else:
+                    self._transform_annotations(dataset_dict, transforms, image.shape[:2])
             except InputError as error:
                 raise InputError(f"{file_name}: {error}") from error
         return dataset_dict
+
+    def _read_labels(self, dataset_dict: dict[str, Any], image: np.ndarray) -> T.AugInput:
+        """The image with its semantic labels, and with its segments if something is to be made of them."""
+        size, sem_seg, labels = image.shape[:2], None, None
+        if "sem_seg_file_name" in dataset_dict:
+            file_name = dataset_dict.pop("sem_seg_file_name")
+            sem_seg = read_semantic_labels(file_name, size)
+            self._check_labels(file_name, sem_seg)
+        elif self.is_train and self.use_segments and has_segments(dataset_dict):
+            labels = semantic_labels(dataset_dict["segments_info"], self.sem_seg_things_label)
+            self._check_labels(dataset_dict["pan_seg_file_name"], np.asarray(labels))
+        if labels is None and not (self.is_train and are_of_segments(dataset_dict)):
+            return T.AugInput(image, sem_seg=sem_seg)
+        return PanopticInput(
+            image,
+            read_segment_map(dataset_dict, size),
+            labels=labels,
+            ignore_label=self.sem_seg_ignore_label,
+            sem_seg=sem_seg,
+        )
+
+    def _check_labels(self, file_name: str, labels: np.ndarray) -> None:
+        """Refuse labels that the model has no class for; unchecked, they would end in the loss."""
+        if self.is_train:
+            check_label_range(file_name, labels, self.num_sem_seg_classes, self.sem_seg_ignore_label)
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]

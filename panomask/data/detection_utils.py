@@ -353,7 +353,7 @@ def build_augmentation(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         jitter, (height, width) = cfg.INPUT.LSJ, cfg.INPUT.LSJ.SIZE
         augmentations = [
             T.ResizeScale(jitter.MIN_SCALE, jitter.MAX_SCALE, height, width),
-            T.FixedSizeCrop((height, width)),
+            T.FixedSizeCrop((height, width), seg_pad_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
         ]
     flip = cfg.INPUT.RANDOM_FLIP
     if flip not in ("none", "horizontal", "vertical"):

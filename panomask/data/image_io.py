@@ -59,6 +59,20 @@ def read_image(file_name: str | os.PathLike, format: str | None = None) -> np.nd
     return convert_PIL_to_numpy(image, format)
 
 
+def read_image_size(file_name: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of an image that `read_image` reads, from the head of the file; InputError as there."""
+    if os.path.isfile(file_name):
+        try:
+            with Image.open(file_name) as image:
+                width, height = image.size
+                is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+                return (width, height) if is_turned else (height, width)
+        except (*DECODE_ERRORS, TypeError, Image.DecompressionBombError):
+            pass  # reading it whole says what is wrong, or passes over a damaged EXIF block
+    height, width = read_image(file_name).shape[:2]
+    return height, width
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Undo the camera's rotation (EXIF tag); a file whose EXIF block is damaged counts as upright."""
     try:

@@ -31,8 +31,9 @@ from panomask.engine.logger import (
     setup_logger,
 )
 from panomask.engine.predictor import DefaultPredictor
+from panomask.engine.registration import register_datasets
 from panomask.engine.result_verification import verify_results
-from panomask.engine.setup import default_setup, match_num_classes, refuse_overwriting, register_datasets
+from panomask.engine.setup import default_setup, match_num_classes, refuse_overwriting
 from panomask.engine.test_time_augmentation import DatasetMapperTTA, GeneralizedRCNNWithTTA
 from panomask.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
 from panomask.engine.writers import (

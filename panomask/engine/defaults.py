@@ -25,6 +25,7 @@ from panomask.engine.logger import setup_logger
 from panomask.engine.result_verification import verify_results
 from panomask.engine.results import write_results
 from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses
+from panomask.engine.semantic_setup import TrainedStuff, match_stuff_classes
 from panomask.engine.setup import match_num_classes, put_names_in_tuples, write_held_back_config
 from panomask.engine.sheet import ComparisonSheet
 from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
@@ -98,6 +99,8 @@ class DefaultTrainer(TrainerBase):
         classes = MetadataCatalog.get(names[0]).get("thing_classes") if len(names) else None
         if classes:
             entries["thing_classes"] = ThingClasses(classes)
+        if len(names) and MetadataCatalog.get(names[0]).get("stuff_classes"):
+            entries["stuff"] = TrainedStuff(names[0])
         if self.cfg.MODEL.KEYPOINT_ON and len(names) and names[0] in DatasetCatalog:
             entries["keypoints"] = TrainedKeypoints(names[0])
         return DetectionCheckpointer(model, self.cfg.OUTPUT_DIR, **entries)
@@ -369,7 +372,11 @@ def _settle_data(cfg: CfgNode) -> None:
     try:
         put_names_in_tuples(cfg)
         names = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog]
-        for note in match_num_classes(cfg, names) + match_keypoints(cfg, names):
+        for note in (
+            *match_num_classes(cfg, names),
+            *match_stuff_classes(cfg, names),
+            *match_keypoints(cfg, names),
+        ):
             logger.info(note)
     finally:
         if was_frozen:

@@ -1,4 +1,4 @@
-"""Predictions on image and video files: drawn, and in COCO's results format."""
+"""Predictions on image and video files: drawn, and in COCO's formats."""
 
 import glob
 from collections.abc import Callable, Sequence
@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from panomask.data.catalog import Metadata
 from panomask.data.detection_utils import read_image
+from panomask.engine.prediction_ids import CocoIds
+from panomask.engine.segmentation_results import PanopticResults, SemanticResults
 from panomask.engine.video_files import VideoReader, VideoWriter
 from panomask.errors import InputError
 from panomask.evaluation import instances_to_coco_json
-from panomask.json_file import read_json, write_json
-from panomask.structures import Instances
-from panomask.visualization import VideoVisualizer, Visualizer
+from panomask.json_file import write_json
+from panomask.visualization import VideoVisualizer, VisImage, Visualizer
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
@@ -24,6 +26,8 @@ DRAWN_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 RESULTS_FILE = "coco_instances_results.json"
 IMAGES_FILE = "images.json"
+_OPACITY = 0.6
+"""Of panoptic segments: what is below them stays visible."""
 
 
 def list_inputs(patterns: Sequence[str]) -> list[Path]:
@@ -91,77 +95,17 @@ def plan_outputs(inputs: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return planned
 
 
-class CocoIds:
-    """Which ids images and categories get in the results.
-
-    Images are numbered from 1 in the order in which they are processed; categories have the data set's ids
-    where the metadata knows them, else 0..K-1. With an annotation file both are the file's, found by name, so
-    that the results can be scored against it.
-    """
-
-    def __init__(self, metadata: Metadata, annotation_file: str | None = None) -> None:
-        """
-        Args:
-            metadata: with `thing_classes`, in the order of the model's classes.
-            annotation_file: COCO annotations to take ids from.
-        """
-        names = list(metadata.get("thing_classes") or [])
-        self._file = annotation_file
-        self._by_name: dict[str, list[tuple[str, Any]]] = {}
-        self.next_id = 1
-        if annotation_file is None:
-            to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-            ids: list[Any] = list(range(len(names)))
-            for dataset_id, contiguous in to_contiguous.items():
-                ids[contiguous] = dataset_id
-        else:
-            content = read_json(annotation_file)
-            ids = self._ids_of_file(content, names)
-            for image in content["images"]:
-                file_name = str(image["file_name"])
-                self._by_name.setdefault(Path(file_name).name, []).append((file_name, image["id"]))
-        self.categories = [{"id": id_, "name": name} for id_, name in zip(ids, names, strict=True)]
-
-    def _ids_of_file(self, content: Any, names: list[str]) -> list[Any]:
-        if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
-            raise InputError(f"{self._file}: no COCO annotations; 'images' and 'categories' are needed")
-        by_name = {category["name"]: category["id"] for category in content["categories"]}
-        missing = [name for name in names if name not in by_name]
-        if missing or not names:
-            raise InputError(
-                f"{self._file}: lacks the model's classes {missing[:5] if names else '(unnamed)'}; it has"
-                f" {list(by_name)[:10]}; give the annotations of the data that the model was trained for"
-            )
-        return [by_name[name] for name in names]
-
-    def image_id(self, path: Path) -> Any:
-        """The id of an image, or the next number."""
-        if self._file is None:
-            self.next_id += 1
-            return self.next_id - 1
-        candidates = self._by_name.get(path.name, [])
-        if len(candidates) > 1:
-            tail = [entry for entry in candidates if f"/{path.resolve().as_posix()}".endswith(f"/{entry[0]}")]
-            candidates = tail if len(tail) == 1 else candidates
-        if len(candidates) != 1:
-            count = "no image" if not candidates else f"{len(candidates)} images"
-            raise InputError(f"{path}: {self._file} lists {count} of this name; one is needed to take its id")
-        return candidates[0][1]
-
-    def category_id(self, predicted: int) -> Any:
-        """The id of a class 0..K-1."""
-        if not self.categories:
-            return predicted
-        if predicted >= len(self.categories):
-            raise InputError(
-                f"the model predicts class {predicted}, but only {len(self.categories)} class names are"
-                " known; set DATASETS.TEST to the data set that it was trained for"
-            )
-        return self.categories[predicted]["id"]
-
-
 class PredictionFiles:
-    """Predicts on files, writes what it drew at once and the results in COCO's format on `save`."""
+    """Predicts on files, writes what it drew at once and the results in COCO's formats on `save`.
+
+    Of what the model gives, panoptic segments are drawn, else objects, else semantic labels.
+
+    Attributes:
+        images: one dict an image or frame.
+        results: the objects, one dict each, if the model gives objects.
+        panoptic: the panoptic segments.
+        semantic: the semantic labels, of models that give no panoptic segments.
+    """
 
     def __init__(
         self,
@@ -174,19 +118,23 @@ class PredictionFiles:
     ) -> None:
         """
         Args:
-            predict: BGR image -> `{"instances": Instances}`, such as a `DefaultPredictor`.
+            predict: BGR image -> output of a model, such as a `DefaultPredictor`.
             metadata: names and colours for drawing.
             folder: of all output; it exists.
             ids: of images and categories.
-            confidence_threshold: detections below it are neither drawn nor written.
+            confidence_threshold: detections below it are neither drawn nor written; panoptic segments are
+                what the model gives.
         """
         self._predict = predict
         self._metadata = metadata
         self._folder = folder
         self._ids = ids
         self._threshold = confidence_threshold
+        self._has_objects = False
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
+        self.panoptic = PanopticResults(folder, metadata, ids)
+        self.semantic = SemanticResults(folder, metadata)
 
     def process(self, path: Path, target: Path) -> None:
         """Predict on one image or video and draw it to `target`; InputError if it cannot be read."""
@@ -197,17 +145,27 @@ class PredictionFiles:
 
     def save(self) -> None:
         """Write the results of all that was processed, and the list of images that they refer to."""
-        images = {"info": {"description": "images of " + RESULTS_FILE}, "images": self.images}
+        images = {"info": {"description": "images of predictions"}, "images": self.images}
         write_json(self._folder / IMAGES_FILE, {**images, "categories": self._ids.categories})
-        write_json(self._folder / RESULTS_FILE, self.results)
+        self.panoptic.save()
+        self.semantic.save()
+        if self._has_objects or not (self.panoptic.annotations or self.semantic.annotations):
+            write_json(self._folder / RESULTS_FILE, self.results)
+
+    def summary(self) -> str:
+        """What was found, in words."""
+        num_segments = sum(len(entry["segments_info"]) for entry in self.panoptic.annotations)
+        found = f"{num_segments} segments" if num_segments else f"{len(self.results)} objects"
+        if self.semantic.annotations and not self._has_objects:
+            found = "semantic labels"
+        return f"{found} in {len(self.images)} images and frames"
 
     def _process_image(self, path: Path, target: Path) -> None:
         image = read_image(path, format="BGR")
         image_id = self._ids.image_id(path)
-        instances = self._detect(image)
-        drawn = Visualizer(image[:, :, ::-1], self._metadata).draw_instance_predictions(instances)
-        drawn.save(str(target))
-        self._keep(image, instances, image_id=image_id, file_name=str(path))
+        output = self._run(image)
+        self._draw(image, output).save(str(target))
+        self._keep(image, output, image_id=image_id, file_name=str(path))
 
     def _process_video(self, path: Path, target: Path) -> None:
         drawer = VideoVisualizer(self._metadata)
@@ -215,23 +173,57 @@ class PredictionFiles:
             frames = tqdm(video, desc=path.name, total=video.num_frames or None, unit="frame", disable=None)
             for number, frame in enumerate(frames):
                 image_id = self._ids.image_id(path)
-                instances = self._detect(frame)
-                drawn.write(drawer.draw_instance_predictions(frame[:, :, ::-1], instances).get_image())
-                self._keep(frame, instances, image_id=image_id, file_name=str(path), frame=number)
+                output = self._run(frame)
+                drawn.write(self._draw(frame, output, drawer).get_image())
+                self._keep(frame, output, image_id=image_id, file_name=str(path), frame=number)
 
-    def _detect(self, image: np.ndarray) -> Instances:
-        output = self._predict(image)
-        if "instances" not in output:
+    def _run(self, image: np.ndarray) -> dict[str, Any]:
+        """What the model gives that can be drawn and written, on the CPU; labels (H, W) as "sem_seg"."""
+        output, result = self._predict(image), dict[str, Any]()
+        if "panoptic_seg" in output:
+            ids, infos = output["panoptic_seg"]
+            result["panoptic_seg"] = torch.as_tensor(ids).to("cpu"), infos
+        elif "sem_seg" in output:
+            result["sem_seg"] = output["sem_seg"].argmax(dim=0).to("cpu").numpy()
+        if "instances" in output:
+            instances = output["instances"]
+            result["instances"] = instances[instances.scores >= self._threshold].to("cpu")
+        if not result:
             raise InputError(
-                f"the model gives {', '.join(output)}, but objects are what is drawn and written; use a model"
-                " that detects (MODEL.META_ARCHITECTURE GeneralizedRCNN)"
+                f"the model gives {', '.join(output)}, but objects, panoptic segments and semantic labels are"
+                " what is drawn and written; use a model that finds them (MODEL.META_ARCHITECTURE"
+                " GeneralizedRCNN, PanopticFPN, SemanticSegmentor)"
             )
-        instances = output["instances"]
-        return instances[instances.scores >= self._threshold].to("cpu")
+        return result
 
-    def _keep(self, image: np.ndarray, instances: Instances, **record: Any) -> None:
+    def _draw(
+        self, image: np.ndarray, output: dict[str, Any], video: VideoVisualizer | None = None
+    ) -> VisImage:
+        """Draw on a BGR image; `video` remembers the objects of the frames before."""
+        rgb = image[:, :, ::-1]
+        if "sem_seg" in output and "instances" in output:
+            below = Visualizer(rgb, self._metadata)
+            rgb = below.draw_semantic_background(output["sem_seg"], has_objects=True).get_image()
+        picture = Visualizer(rgb, self._metadata)
+        if "panoptic_seg" in output:
+            ids, infos = output["panoptic_seg"]
+            if video is None:
+                return picture.draw_panoptic_seg(ids, infos, alpha=_OPACITY)
+            return video.draw_panoptic_seg_predictions(rgb, ids, infos, alpha=_OPACITY)
+        if "instances" in output:
+            if video is None:
+                return picture.draw_instance_predictions(output["instances"])
+            return video.draw_instance_predictions(rgb, output["instances"])
+        return picture.draw_sem_seg(output["sem_seg"], alpha=_OPACITY)
+
+    def _keep(self, image: np.ndarray, output: dict[str, Any], **record: Any) -> None:
         height, width = image.shape[:2]
         record = {"id": record.pop("image_id"), **record, "height": height, "width": width}
+        if "panoptic_seg" in output:
+            self.panoptic.add(record, *output["panoptic_seg"])
+        elif "sem_seg" in output:
+            self.semantic.add(record, output["sem_seg"])
         self.images.append(record)
-        for result in instances_to_coco_json(instances, record["id"]):
+        self._has_objects |= "instances" in output
+        for result in instances_to_coco_json(output["instances"], record["id"]) if self._has_objects else ():
             self.results.append({**result, "category_id": self._ids.category_id(result["category_id"])})

@@ -15,6 +15,7 @@ from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.catalog import Metadata
 from panomask.data.transforms import ResizeShortestEdge
 from panomask.engine.keypoint_setup import settle_keypoints
+from panomask.engine.semantic_setup import settle_stuff
 from panomask.engine.setup import NUM_CLASSES_KEYS, match_num_classes, thing_classes_of
 from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
 from panomask.errors import InputError
@@ -59,6 +60,9 @@ class DefaultPredictor:
         keypoints = settle_keypoints(self.cfg, trained.get("keypoints"))
         if keypoints and self.metadata.get("keypoint_names") is None:
             self.metadata = Metadata(**{**self.metadata.as_dict(), **keypoints})
+        stuff = settle_stuff(self.cfg, trained.get("stuff"))
+        if stuff and self.metadata.get("stuff_classes") != stuff["stuff_classes"]:
+            self.metadata = Metadata(**{**self.metadata.as_dict(), **stuff})
         self.model = build_model(self.cfg)
         DetectionCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS, match="parameters")
         if self.cfg.TEST.AUG.ENABLED:
@@ -91,16 +95,19 @@ class DefaultPredictor:
 
 
 def _training_of_checkpoint(path: str) -> dict[str, Any]:
-    """What a checkpoint of ours says of the data of its training: `thing_classes`, `keypoints`."""
+    """What a checkpoint of ours says of the data of its training: `thing_classes`, `keypoints`, `stuff`."""
     if not path:
         return {}
     checkpoint = read_checkpoint(local_path(path))
-    said = {key: checkpoint[key] for key in ("thing_classes", "keypoints") if checkpoint.get(key) is not None}
-    keypoints = said.get("keypoints", {"keypoint_names": []})
-    names = {
-        "thing_classes": said.get("thing_classes", []),
-        "keypoints": keypoints.get("keypoint_names") if isinstance(keypoints, dict) else None,
+    said = {
+        key: checkpoint[key]
+        for key in ("thing_classes", "keypoints", "stuff")
+        if checkpoint.get(key) is not None
     }
+    names = {"thing_classes": said.get("thing_classes", [])}
+    for key, field in (("keypoints", "keypoint_names"), ("stuff", "stuff_classes")):
+        entry = said.get(key, {field: []})
+        names[key] = entry.get(field) if isinstance(entry, dict) else None
     for key, value in names.items():
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise InputError(f"{path}: its entry {key!r} does not hold a list of names; remove the entry")

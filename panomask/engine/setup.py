@@ -16,20 +16,21 @@ from panomask.addresses import local_path
 from panomask.atomic_file import write_atomically
 from panomask.config import CfgNode, check_supported
 from panomask.data import DatasetCatalog, MetadataCatalog
-from panomask.data.datasets.coco import read_coco_categories, register_coco_instances
+from panomask.data.datasets.coco import read_coco_categories
+from panomask.data.datasets.panoptic_categories import ensure_panoptic_metadata
+from panomask.data.label_check import check_label_folder
 from panomask.engine.environment import collect_env_info, seed_all_rng, summarize_environment
 from panomask.engine.keypoint_setup import check_oks_sigmas, describe_mirroring, match_keypoints
 from panomask.engine.logger import setup_logger
+from panomask.engine.registration import register_datasets
+from panomask.engine.semantic_setup import check_truth, match_stuff_classes
 from panomask.errors import InputError
 from panomask.layers import resolve_device
 
 logger = logging.getLogger(__name__)
 
-NUM_CLASSES_KEYS = {"GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES"}
+NUM_CLASSES_KEYS = {name: "MODEL.ROI_HEADS.NUM_CLASSES" for name in ("GeneralizedRCNN", "PanopticFPN")}
 """MODEL.META_ARCHITECTURE -> the key that holds its number of thing classes. Projects add theirs."""
-
-_registered: dict[str, tuple[Any, ...]] = {}
-"""Data sets registered from a config: name -> (annotations, images, on_bad, metadata)."""
 
 _held_back: dict[Path, str] = {}
 """A resumed run's config.yaml -> its new content, to be written when the checkpoint has been found to fit."""
@@ -59,7 +60,10 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     put_names_in_tuples(cfg)
     register_datasets(cfg)
     names = [*([] if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
-    notes = match_num_classes(cfg, names) + match_keypoints(cfg, names)
+    check_truth(cfg, eval_only=eval_only)
+    for name in sorted({*names} & {*cfg.DATASETS.REGISTER}):
+        check_label_folder(name)
+    notes = match_num_classes(cfg, names) + match_stuff_classes(cfg, names) + match_keypoints(cfg, names)
     notes += [] if eval_only else describe_mirroring(cfg)
     check_oks_sigmas(cfg)
     _check_proposal_files(cfg, eval_only=eval_only)
@@ -146,41 +150,6 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def register_datasets(cfg: CfgNode) -> None:
-    """Register the data sets of DATASETS.REGISTER (COCO format). Calling again is fine.
-
-    Raises:
-        InputError: a name that another data set has.
-    """
-    for name, entry in cfg.DATASETS.REGISTER.items():
-        paths = (str(entry.ANNOTATIONS), str(entry.IMAGES))
-        source = (*paths, str(cfg.DATASETS.ON_BAD_ANNOTATION), _keypoint_metadata(entry))
-        if name in DatasetCatalog:
-            if _registered.get(name) == source:
-                continue
-            if name not in _registered:
-                raise InputError(
-                    f"DATASETS.REGISTER.{name}: a data set of this name is registered already; "
-                    "choose another name"
-                )
-            DatasetCatalog.remove(name)
-            MetadataCatalog.pop(name, None)
-        annotations, images, on_bad, metadata = source
-        register_coco_instances(name, metadata, annotations, images, on_bad=on_bad)
-        _registered[name] = source
-
-
-def _keypoint_metadata(entry: CfgNode) -> dict[str, Any]:
-    """What an entry of DATASETS.REGISTER says of keypoints; the rest is told from the annotation file."""
-    pairs, sigmas = entry.get("KEYPOINT_FLIP_PAIRS"), entry.get("KEYPOINT_SIGMAS")
-    metadata: dict[str, Any] = {}
-    if pairs:
-        metadata["keypoint_flip_map"] = [tuple(pair) for pair in pairs]
-    if sigmas:
-        metadata["keypoint_oks_sigmas"] = list(sigmas)
-    return metadata
-
-
 def put_names_in_tuples(cfg: CfgNode) -> None:
     """Make a single name in DATASETS.TRAIN or DATASETS.TEST a tuple of one, in place; code may assign it.
 
@@ -262,6 +231,7 @@ def thing_classes_of(name: str) -> list[str] | None:
     """
     if name not in DatasetCatalog:
         DatasetCatalog.get(name)  # raises, naming the nearest known names
+    ensure_panoptic_metadata(name)
     metadata = MetadataCatalog.get(name)
     classes = metadata.get("thing_classes")
     if classes is not None:

@@ -45,12 +45,26 @@ def draw_predictions(
         for start, stop in pairwise(bounds):
             sample, truth = _first_with_objects(samples, range(start, stop), truths)
             output = model([sample])[0]
-            if "instances" not in output or "annotations" not in truth:
+            prediction = comparable_output(output, truth)
+            if prediction is None:
                 return
-            image = read_image(sample["file_name"], "RGB")
-            rows.append((image, truth, output["instances"].to("cpu")))
+            rows.append((read_image(sample["file_name"], "RGB"), truth, prediction))
     comparison_sheet(rows, MetadataCatalog.get(dataset_name), path)
     logger.info(f"Truth and prediction on {num_images} images of {dataset_name} are drawn in {path}")
+
+
+def comparable_output(output: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any] | None:
+    """The first kind of output that the truth has too, on the CPU; None if there is no such kind."""
+    has_segments = truth.get("segments_info") is not None
+    has_labels = has_segments or "sem_seg_file_name" in truth
+    if "panoptic_seg" in output and (has_segments or (has_labels and "annotations" in truth)):
+        ids, infos = output["panoptic_seg"]
+        return {"panoptic_seg": (ids.cpu(), infos)}
+    if "instances" in output and "annotations" in truth:
+        return {"instances": output["instances"].to("cpu")}
+    if "sem_seg" in output and has_labels:
+        return {"sem_seg": output["sem_seg"].cpu()}
+    return None
 
 
 def _first_with_objects(

@@ -19,7 +19,7 @@ from panomask.config import CfgNode, configurable
 from panomask.data import transforms as T
 from panomask.data.detection_utils import create_keypoint_hflip_indices, read_image
 from panomask.errors import InputError
-from panomask.modeling import GeneralizedRCNN, detector_postprocess
+from panomask.modeling import GeneralizedRCNN, PanopticFPN, detector_postprocess
 from panomask.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from panomask.structures import Boxes, Instances, heatmaps_to_keypoints
 
@@ -101,7 +101,7 @@ class GeneralizedRCNNWithTTA(nn.Module):
         super().__init__()
         if isinstance(model, DistributedDataParallel):
             model = model.module
-        if not isinstance(model, GeneralizedRCNN):
+        if not isinstance(model, GeneralizedRCNN) or isinstance(model, PanopticFPN):
             raise InputError(
                 "TEST.AUG.ENABLED: test-time augmentation is for GeneralizedRCNN, not"
                 f" {type(model).__name__}; set it False"

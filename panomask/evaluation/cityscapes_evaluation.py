@@ -1,4 +1,4 @@
-"""Mask AP of a model's predictions, by Cityscapes' definition."""
+"""Mask AP and semantic IoU of a model's predictions, by Cityscapes' definitions."""
 
 import logging
 from collections import OrderedDict
@@ -18,6 +18,14 @@ from panomask.evaluation.cityscapes_scores import (
     label_of,
     overlap_prediction,
 )
+from panomask.evaluation.cityscapes_semantic import (
+    CLASS_NAMES,
+    NUM_CLASSES,
+    SemanticCounts,
+    category_scores,
+    class_scores,
+    count_image,
+)
 from panomask.evaluation.evaluator import DatasetEvaluator
 from panomask.evaluation.results import mean_measured
 
@@ -25,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIX = "leftImg8bit.png"
 TRUTH_SUFFIX = "gtFine_instanceIds.png"
+LABELS_SUFFIX = "gtFine_labelIds.png"
 
 
 class CityscapesEvaluator(DatasetEvaluator):
@@ -128,6 +137,69 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
         for class_id, row in zip(self._label_ids, ap, strict=True):
             metrics[f"AP-{self._metadata.thing_classes[class_id]}"] = mean_measured(row)
         return OrderedDict(segm=metrics)
+
+
+class CityscapesSemSegEvaluator(CityscapesEvaluator):
+    """IoU of the 19 classes and of their 7 categories, and iIoU, which weights objects by their size.
+
+    Pixels are compared with `*_gtFine_labelIds.png` and `*_gtFine_instanceIds.png` as they are processed;
+    only counts are kept.
+    """
+
+    def __init__(self, dataset_name: str) -> None:
+        super().__init__(dataset_name)
+        self.reset()
+
+    def reset(self) -> None:
+        self._counts = SemanticCounts()
+        self._num_images = 0
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Count the pixels of a batch's `sem_seg`: (19, H, W) scores or logits by train id, in full size."""
+        for record, output in zip(inputs, outputs, strict=True):
+            if "sem_seg" not in output:
+                continue
+            scores = output["sem_seg"]
+            if len(scores) != NUM_CLASSES:
+                raise InputError(
+                    f"the model predicts {len(scores)} semantic classes, but Cityscapes scores {NUM_CLASSES};"
+                    " use the weights of a model with these classes, by train id"
+                )
+            predicted = scores.argmax(dim=0).cpu().numpy()
+            labels, ids = (
+                _read_ids(self._truth_file(record["file_name"], suffix))
+                for suffix in (LABELS_SUFFIX, TRUTH_SUFFIX)
+            )
+            if not predicted.shape == labels.shape == ids.shape:
+                raise InputError(
+                    f"{record['file_name']}: the predicted map is of {predicted.shape} pixels, the truth of"
+                    f" {labels.shape} and {ids.shape}; images and truth must be of one size"
+                )
+            self._counts += count_image(predicted, labels, ids)
+            self._num_images += 1
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
+        """`{"sem_seg": {"IoU", "iIoU", "IoU_sup", "iIoU_sup", and "IoU-class" for each}}` in percent.
+
+        On the main process; `_sup` is the mean over categories. NaN for what occurs nowhere.
+        """
+        shards = gather((self._counts, self._num_images), dst=0)
+        if not is_main_process():
+            return None
+        if not sum(images for _, images in shards):
+            logger.warning("%s: no semantic predictions were processed", self._dataset_name)
+            return OrderedDict()
+        counts = sum((counts for counts, _ in shards), SemanticCounts())
+        iou, instance_iou = class_scores(counts)
+        category_iou, category_instance_iou = category_scores(counts)
+        metrics = {
+            "IoU": 100 * mean_measured(iou),
+            "iIoU": 100 * mean_measured(instance_iou),
+            "IoU_sup": 100 * mean_measured(category_iou),
+            "iIoU_sup": 100 * mean_measured(category_instance_iou),
+        }
+        metrics |= {f"IoU-{name}": 100 * float(value) for name, value in zip(CLASS_NAMES, iou, strict=True)}
+        return OrderedDict(sem_seg=metrics)
 
 
 def _read_ids(path: Path) -> np.ndarray:

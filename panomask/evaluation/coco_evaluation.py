@@ -83,7 +83,8 @@ class COCOEvaluator(DatasetEvaluator):
             use_fast_impl: Detectron2's choice between two implementations of equal numbers; here is one.
             kpt_oks_sigmas: one for each keypoint; () stands for the metadata's `keypoint_oks_sigmas`, else
                 those of the annotation file, else COCO's for COCO's 17 keypoints.
-            allow_cached_coco: keep an earlier conversion of the dataset dicts found in `output_dir`.
+            allow_cached_coco: keep an earlier conversion of the dataset dicts found in `output_dir`, unless
+                it is seen to be older than the files of a panoptic data set.
         """
         if isinstance(tasks, dict):
             tasks, kpt_oks_sigmas = None, kpt_oks_sigmas or tasks["TEST"]["KEYPOINT_OKS_SIGMAS"]
@@ -111,7 +112,10 @@ class COCOEvaluator(DatasetEvaluator):
         if self._output_dir is None or leaves_out_bad:
             return load_ground_truth(convert_to_coco_dict(self._dataset_name))
         converted = Path(self._output_dir) / f"{self._dataset_name}_coco_format.json"
-        convert_to_coco_json(self._dataset_name, converted, allow_cached=self._allow_cached_coco)
+        sources = [self._metadata.get(key) for key in ("panoptic_json", "panoptic_root")]
+        is_current = not _has_changed_since(converted, [source for source in sources if source is not None])
+        may_keep = self._allow_cached_coco and is_current
+        convert_to_coco_json(self._dataset_name, converted, allow_cached=may_keep)
         return load_ground_truth(converted)
 
     @property
@@ -343,6 +347,14 @@ def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
 def _tensor(value: Any) -> torch.Tensor:
     """The tensor of a Boxes or BitMasks, or the tensor that came."""
     return value if isinstance(value, torch.Tensor) else value.tensor
+
+
+def _has_changed_since(file: Path, sources: Iterable[str]) -> bool:
+    """Whether any of the sources (of a folder: its list of files) changed after the file was written."""
+    if not file.is_file():
+        return True
+    written = file.stat().st_mtime
+    return any(Path(source).stat().st_mtime > written for source in sources)
 
 
 def _detection_limits(max_dets_per_image: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import pycocotools.mask as mask_util
 from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from panomask.errors import InputError
 from panomask.evaluation.coco_ground_truth import to_rle
+from panomask.evaluation.segment_truth import has_objects_in_png, objects_of_segments
 from panomask.json_file import write_json
 from panomask.structures import BoxMode
 
@@ -43,12 +44,17 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     """The dataset dicts of a registered data set as the content of a COCO annotation file.
 
     Categories get the ids of the metadata's `thing_dataset_id_to_contiguous_id` if there is one, else 0..K-1.
-    `area` is the annotation's, else the mask's, else the box's; polygons and RLE stay what they are.
+    `area` is the annotation's, else the mask's, else the box's; polygons and RLE stay what they are. An
+    annotation that names a segment (`segment_id`) and has no mask gets mask, box and area from the panoptic
+    PNG; one PNG is in memory at a time.
 
     Raises:
-        InputError: no `thing_classes` in the metadata, a dict without what COCO needs, two of one `image_id`.
+        InputError: no `thing_classes` in the metadata, a dict without what COCO needs, two of one `image_id`,
+            a panoptic PNG that cannot be read or does not fit `segments_info`.
     """
     metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("thing_classes") is None and dataset_name in DatasetCatalog:
+        DatasetCatalog.get(dataset_name)  # readers take the names from the files
     names = metadata.get("thing_classes")
     if not names:
         raise InputError(
@@ -63,12 +69,16 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     ids: set[Any] = set()
     for index, record in enumerate(dicts):
         where = f"data set {dataset_name!r}, entry {index} ({record.get('file_name')})"
+        objects = record.get("annotations", [])
+        if has_objects_in_png(record):
+            objects, (height, width) = objects_of_segments(record, metadata)
+            record = {"height": height, "width": width, **record}
         image = _coco_image(record, index, where)
         if image["id"] in ids:
             raise InputError(f"{where}: image_id {image['id']!r} is that of an earlier entry; make it unique")
         ids.add(image["id"])
         images.append(image)
-        for annotation in record.get("annotations", []):
+        for annotation in objects:
             number = len(annotations) + 1
             annotations.append({"id": number, **_coco_annotation(annotation, image, to_dataset_id, where)})
     return {
@@ -93,7 +103,7 @@ def _coco_categories(
     if keypoint_names and metadata.get("keypoint_oks_sigmas"):
         declared["sigmas"] = list(metadata.get("keypoint_oks_sigmas"))
     with_keypoints = {a["category_id"] for a in annotations if "keypoints" in a}
-    categories = [{"id": to_dataset_id[k], "name": name} for k, name in enumerate(names)]
+    categories = [{"id": id_, "name": names[k]} for k, id_ in sorted(to_dataset_id.items())]
     return [c | (declared if c["id"] in with_keypoints else {}) for c in categories]
 
 

@@ -1,11 +1,13 @@
 """What an evaluation returned, as text, as flat scalars, and against expected values.
 
 Results are `{task: {metric: number}}`, or `{dataset: {task: {metric: number}}}` for several data sets. A
-metric `AP-name` is the AP of one class. Numbers are percentages; NaN says that there is nothing to measure.
+metric `AP-name` is the AP of one class, `IoU-name` its IoU. Numbers are percentages; NaN says that there is
+nothing to measure.
 """
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,7 +46,9 @@ def print_csv_format(results: Results) -> None:
 
 
 def results_table(results: Results) -> str:
-    """The results as Markdown, readable on a console too: the tasks' metrics, then the AP of each class.
+    """The results as Markdown, readable on a console too: the tasks' metrics, then those of each class.
+
+    Tasks that share metrics share a table.
 
     Args:
         results: `{task: {metric: number}}`, or the same under a data set's name.
@@ -65,21 +69,45 @@ def _tables_of_one_data_set(tasks: Results) -> str:
     tasks = {task: metrics for task, metrics in tasks.items() if isinstance(metrics, Mapping) and metrics}
     if not tasks:
         return _table("metric", bare) if bare else "(no results)"
-    by_class = {task: {k: v for k, v in metrics.items() if "-" in k} for task, metrics in tasks.items()}
-    overall = {task: {k: v for k, v in metrics.items() if "-" not in k} for task, metrics in tasks.items()}
-    tables = [_table("task", overall)]
+    overall = {
+        task: {key: value for key, value in metrics.items() if _split_name(key)[1] is None}
+        for task, metrics in tasks.items()
+    }
+    tables = [_table("task", group) for group in _sharing_columns(overall)]
     if bare:
         tables.append(_table("metric", bare))
-    names = _union(metrics for metrics in by_class.values())
-    if names:
-        rows = {
-            name.partition("-")[2]: {
-                f"{task} AP": by_class[task].get(name) for task in tasks if by_class[task]
-            }
-            for name in names
-        }
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, None] = {}
+    for task, metrics in tasks.items():
+        for key, value in metrics.items():
+            metric, name = _split_name(key)
+            if name is not None:
+                columns[f"{task} {metric}"] = None
+                rows.setdefault(name, {})[f"{task} {metric}"] = value
+    rows = {name: {column: row.get(column) for column in columns} for name, row in rows.items()}
+    if rows:
         tables.append(_table("class", rows))
     return "\n\n".join(tables)
+
+
+def _split_name(key: str) -> tuple[str, str | None]:
+    """Metric and class of "AP-traffic-light"; what is in parentheses, "min(IoU, B-Iou)-x", stays whole."""
+    found = _CLASS_METRIC.fullmatch(key)
+    return (found[1], found[2]) if found else (key, None)
+
+
+_CLASS_METRIC = re.compile(r"((?:[^-(]|\([^)]*\))*)-(.*)", re.DOTALL)
+
+
+def _sharing_columns(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Mapping[str, Any]]]:
+    """The rows in groups, each row with the first group that has a column of it."""
+    groups: list[dict[str, Mapping[str, Any]]] = []
+    for name, row in rows.items():
+        group = next((g for g in groups if any(row.keys() & other.keys() for other in g.values())), None)
+        if group is None:
+            groups.append(group := {})
+        group[name] = row
+    return groups
 
 
 def _table(corner: str, rows: Mapping[str, Mapping[str, Any]]) -> str:

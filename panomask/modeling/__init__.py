@@ -11,8 +11,15 @@ from panomask.modeling.backbone import (
     build_resnet_backbone,
     make_stage,
 )
-from panomask.modeling.meta_arch import GeneralizedRCNN, ProposalNetwork, build_model
-from panomask.modeling.postprocessing import detector_postprocess
+from panomask.modeling.meta_arch import (
+    GeneralizedRCNN,
+    PanopticFPN,
+    ProposalNetwork,
+    SemanticSegmentor,
+    build_model,
+    build_sem_seg_head,
+)
+from panomask.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
 from panomask.modeling.proposal_generator import RPN, build_proposal_generator, build_rpn_head
 from panomask.modeling.roi_heads import (
     BaseKeypointRCNNHead,
@@ -57,10 +64,12 @@ __all__ = [
     "DefaultAnchorGenerator",
     "FastRCNNOutputLayers",
     "GeneralizedRCNN",
+    "PanopticFPN",
     "ProposalNetwork",
     "ROIHeads",
     "ResNet",
     "ResNetBlockBase",
+    "SemanticSegmentor",
     "ShapeSpec",
     "StandardROIHeads",
     "build_anchor_generator",
@@ -73,6 +82,8 @@ __all__ = [
     "build_resnet_backbone",
     "build_roi_heads",
     "build_rpn_head",
+    "build_sem_seg_head",
     "detector_postprocess",
     "make_stage",
+    "sem_seg_postprocess",
 ]

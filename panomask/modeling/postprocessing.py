@@ -1,9 +1,10 @@
 """From the network's input size to the size the caller asked for.
 
-Shapes: R detections; Hm x Wm mask grid.
+Shapes: R detections; K classes; Hm x Wm mask grid.
 """
 
 import torch
+import torch.nn.functional as F
 
 from panomask.structures import Instances, ROIMasks
 
@@ -44,3 +45,20 @@ def detector_postprocess(
         scale = results.pred_keypoints.new_tensor([scale_x, scale_y, 1.0])
         results.pred_keypoints = results.pred_keypoints * scale
     return results
+
+
+def sem_seg_postprocess(
+    result: torch.Tensor, img_size: tuple[int, int], output_height: int, output_width: int
+) -> torch.Tensor:
+    """Cut the padding off semantic logits and resize them, bilinear.
+
+    Args:
+        result: (K, H, W) logits of the padded image.
+        img_size: (height, width) of the image in it.
+
+    Returns:
+        (K, output_height, output_width) logits.
+    """
+    result = result[None, :, : img_size[0], : img_size[1]]
+    size = (output_height, output_width)
+    return F.interpolate(result, size=size, mode="bilinear", align_corners=False)[0]

@@ -11,6 +11,8 @@ __all__ = ["colormap", "random_color", "random_colors", "to_rgb"]
 
 Color: TypeAlias = str | Sequence[float] | np.ndarray
 """A name ("g", "red", "#1f77b4") or RGB in [0, 1]."""
+Rgb: TypeAlias = tuple[float, float, float]
+"""RGB in [0, 1]."""
 
 _NAMED = {
     **dict.fromkeys(("r", "red"), (0.90, 0.15, 0.15)),
@@ -71,7 +73,7 @@ def random_colors(N: int, rgb: bool = False, maximum: int = 255) -> list[np.ndar
     return [table[i] for i in order[:N]]
 
 
-def to_rgb(color: Color) -> tuple[float, float, float]:
+def to_rgb(color: Color) -> Rgb:
     """RGB in [0, 1] of a name or of three (or, with opacity, four) numbers."""
     if isinstance(color, str):
         if color.lower() in _NAMED:

@@ -1,12 +1,13 @@
 """One object's mask in whatever form it came."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import pycocotools.mask as mask_coding
 
-__all__ = ["GenericMask"]
+__all__ = ["GenericMask", "masks_union"]
 
 
 class GenericMask:
@@ -84,6 +85,14 @@ class GenericMask:
         if len(cols) == 0:
             return np.zeros(4)
         return np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1], dtype=np.float64)
+
+
+def masks_union(masks: Sequence[GenericMask], size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: the pixels of any mask."""
+    union = np.zeros(size, dtype=bool)
+    for mask in masks:
+        union |= mask.mask > 0
+    return union
 
 
 def _decode(rle: dict[str, Any], height: int, width: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import Enum, unique
 
-from panomask.visualization.colormap import Color, to_rgb
+from panomask.visualization.colormap import Color, Rgb, to_rgb
 
 
 @unique
@@ -40,9 +40,9 @@ def _create_text_labels(
     return labels
 
 
-def keep_colors_apart(colors: Sequence[Color]) -> list[tuple[float, float, float]]:
+def keep_colors_apart(colors: Sequence[Color]) -> list[Rgb]:
     """The colours, each turned into another shade the more often it came before."""
-    counts: dict[tuple[float, float, float], int] = {}
+    counts: dict[Rgb, int] = {}
     result = []
     for rgb in map(to_rgb, colors):
         count = counts[rgb] = counts.get(rgb, -1) + 1

@@ -1,19 +1,35 @@
-"""Draws objects (boxes, masks, keypoints, labels) on an image, under Detectron2's names and calls."""
+"""Draws objects and segments on an image, under Detectron2's names and calls."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from panomask.data.catalog import Metadata
+from panomask.data.catalog import Metadata, things_label
 from panomask.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
 from panomask.visualization.canvas import Label, VisImage
 from panomask.visualization.colormap import Color, colormap, to_rgb
-from panomask.visualization.generic_mask import GenericMask
+from panomask.visualization.drawn_maps import (
+    IGNORE_LABEL,
+    has_panoptic_truth,
+    panoptic_segments,
+    panoptic_truth,
+    semantic_truth,
+)
+from panomask.visualization.generic_mask import GenericMask, masks_union
 from panomask.visualization.label_placement import place_labels
 from panomask.visualization.object_style import ColorMode, _create_text_labels, keep_colors_apart
+from panomask.visualization.segment_map_drawing import (
+    EDGE_COLOR,
+    SegmentLabels,
+    number_segments,
+    paint_segments,
+    present_values,
+)
+from panomask.visualization.segment_style import SegmentStyle, panoptic_styles, semantic_styles
 
 __all__ = ["ColorMode", "GenericMask", "VisImage", "Visualizer", "_create_text_labels"]
 
@@ -41,8 +57,8 @@ class Visualizer:
         """
         Args:
             img_rgb: (H, W, 3) RGB, 0-255.
-            metadata: of the data set: thing_classes, thing_colors (0-255), keypoint_names,
-                keypoint_connection_rules are used if there.
+            metadata: of the data set: thing_classes, thing_colors (0-255), stuff_classes, stuff_colors,
+                keypoint_names, keypoint_connection_rules are used if there.
             scale: size of the result in image sizes; enlarge small images, for labels take room.
         """
         self.img = np.asarray(img_rgb).clip(0, 255).astype(np.uint8)
@@ -72,7 +88,7 @@ class Visualizer:
             colors = self._class_colors(classes, jittering)
             alpha = 0.6
         if self._instance_mode == ColorMode.IMAGE_BW:
-            self._gray_outside(masks)
+            self._gray_outside(masks_union(masks or [], self.img.shape[:2]))
             alpha = 0.3
         return self.overlay_instances(
             boxes=fields.get("pred_boxes"),
@@ -83,9 +99,111 @@ class Visualizer:
             alpha=alpha,
         )
 
+    def draw_panoptic_seg(
+        self,
+        panoptic_seg: torch.Tensor | np.ndarray,
+        segments_info: Sequence[dict[str, Any]] | None,
+        area_threshold: float | None = None,
+        alpha: float = 0.7,
+    ) -> VisImage:
+        """Draw panoptic segments: things in shades of their class's colour, stuff fainter, names inside.
+
+        Args:
+            panoptic_seg: (H, W) integer ids of segments; pixels of an id that is not listed stay as they are.
+            segments_info: dicts with id, category_id (contiguous), isthing and, if there, score and iscrowd.
+                None: ids are encoded by metadata.label_divisor, see `drawn_maps.panoptic_segments`.
+            area_threshold: segments of fewer pixels get no name, as do those too small to hold it.
+            alpha: opacity of things.
+        """
+        ids, infos = panoptic_segments(panoptic_seg, segments_info, self.metadata)
+        return self._draw_segments(
+            number_segments(ids, [info["id"] for info in infos]),
+            panoptic_styles(infos, self.metadata),
+            area_threshold=area_threshold,
+            alpha=alpha,
+        )
+
+    draw_panoptic_seg_predictions = draw_panoptic_seg
+
+    def draw_sem_seg(
+        self,
+        sem_seg: torch.Tensor | np.ndarray,
+        area_threshold: float | None = None,
+        alpha: float = 0.8,
+        draw_text: bool = True,
+        edge_color: Color | None = EDGE_COLOR,
+    ) -> VisImage:
+        """Draw semantic labels, every class in its colour, its name where it has most room.
+
+        Args:
+            sem_seg: (H, W) integer labels; metadata's ignore_label (255), and labels that are negative or
+                beyond its stuff_classes, are left as they are.
+            area_threshold: classes with fewer pixels get no name, as do those without room for it.
+            alpha: opacity.
+            draw_text: whether to write names.
+            edge_color: of the lines between classes.
+        """
+        labels, names = np.asarray(_to_numpy(sem_seg)), self.metadata.get("stuff_classes")
+        ignored = self.metadata.get("ignore_label", IGNORE_LABEL)
+        classes = [
+            int(label)
+            for label in present_values(labels).tolist()
+            if label != ignored and label >= 0 and (not names or label < len(names))
+        ]
+        styles = semantic_styles(classes, self.metadata)
+        return self._draw_segments(
+            number_segments(labels, classes),
+            styles if draw_text else [replace(style, text="") for style in styles],
+            area_threshold=area_threshold,
+            alpha=alpha,
+            edge_color=edge_color,
+        )
+
+    def draw_semantic_background(self, sem_seg: torch.Tensor | np.ndarray, *, has_objects: bool) -> VisImage:
+        """Draw semantic labels (H, W) faintly, for objects to be drawn on them.
+
+        has_objects: leave out the label that stands for all things: the objects show them.
+        """
+        labels = np.asarray(_to_numpy(sem_seg))
+        things = things_label(self.metadata)
+        if has_objects and things is not None:
+            labels = np.where(labels == things, self.metadata.get("ignore_label", IGNORE_LABEL), labels)
+        return self.draw_sem_seg(labels, alpha=0.5)
+
+    def _draw_segments(
+        self,
+        numbered: np.ndarray,
+        styles: Sequence[SegmentStyle],
+        *,
+        area_threshold: float | None,
+        alpha: float,
+        edge_color: Color | None = EDGE_COLOR,
+    ) -> VisImage:
+        assert numbered.shape == self.img.shape[:2], f"map {numbered.shape}, image {self.img.shape[:2]}"
+        if self._instance_mode == ColorMode.IMAGE_BW:
+            self._gray_outside(numbered > 0)
+        width = max(1, round(self._line_width * 0.75))
+        canvas = paint_segments(
+            self.output, numbered, styles, alpha=alpha, line_width=width, edge_color=edge_color
+        )
+        labels = SegmentLabels(self.output, canvas, font_size=self._default_font_size)
+        labels.draw(styles, min_area=(area_threshold or 0) * canvas.size / max(1, numbered.size))
+        return self.output
+
     def draw_dataset_dict(self, dic: dict[str, Any]) -> VisImage:
-        """Draw the "annotations" of a dataset dict; crowds are marked."""
+        """Draw the truth of a dataset dict: its panoptic segments; else its semantic labels and objects.
+
+        Objects are its "annotations"; crowds are marked.
+
+        Raises:
+            InputError: a file of the truth that cannot be read.
+        """
+        if has_panoptic_truth(dic):
+            return self.draw_panoptic_seg(panoptic_truth(dic, self.metadata), dic["segments_info"])
         annotations = dic.get("annotations", [])
+        labels = semantic_truth(dic, self.metadata)
+        if labels is not None:
+            self.draw_semantic_background(labels, has_objects=bool(annotations))
         if not annotations:
             return self.output
         classes = [a["category_id"] for a in annotations]
@@ -296,11 +414,10 @@ class Visualizer:
         chosen = [to_rgb(colors[int(c) % len(colors)]) for c in classes]
         return keep_colors_apart(chosen) if jittering else chosen
 
-    def _gray_outside(self, masks: list[GenericMask] | None) -> None:
+    def _gray_outside(self, is_inside: np.ndarray) -> None:
+        """Show the image in grey where `is_inside` (H, W) is not."""
         gray = np.repeat(cv2.cvtColor(self.img, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-        for mask in masks or []:
-            gray = np.where(mask.mask[..., None] > 0, self.img, gray)
-        self.output.reset_image(gray)
+        self.output.reset_image(np.where(is_inside[..., None], self.img, gray))
 
     def _convert_boxes(self, boxes: Any) -> np.ndarray:
         boxes = boxes.tensor if isinstance(boxes, Boxes) else boxes

@@ -30,6 +30,8 @@ OURS = {
     "MODEL.REGNET.W_M": 2.43,
     "SOLVER.ADAMW_BETAS": [0.9, 0.999],
     "SOLVER.OPTIMIZER": "SGD",
+    "TEST.BOUNDARY_IOU": False,
+    "TEST.SAVE_PANOPTIC": False,
     "TEST.SHEET_IMAGES": 8,
 }
 

@@ -209,10 +209,11 @@ def test_register_from_file_and_command_line(write):
         ["DATASETS.REGISTER.my_set.ANNOTATIONS", "a.json", "DATASETS.REGISTER.my_set.IMAGES", "123"]
         + ["DATASETS.REGISTER.nuts.IMAGES", "other"]
     )
-    keypoints = {"KEYPOINT_FLIP_PAIRS": [], "KEYPOINT_SIGMAS": []}
+    rest = {"PANOPTIC_ROOT": "", "SEM_SEG_ROOT": "", "STUFF_CLASSES": [], "IGNORE_LABEL": 255}
+    rest |= {"KEYPOINT_FLIP_PAIRS": [], "KEYPOINT_SIGMAS": []}
     assert cfg.DATASETS.REGISTER == {
-        "nuts": {"ANNOTATIONS": "n.json", "IMAGES": "other", **keypoints},
-        "my_set": {"ANNOTATIONS": "a.json", "IMAGES": "123", **keypoints},
+        "nuts": {"ANNOTATIONS": "n.json", "IMAGES": "other", **rest},
+        "my_set": {"ANNOTATIONS": "a.json", "IMAGES": "123", **rest},
     }
     assert get_cfg().DATASETS.REGISTER == {}
 
@@ -232,7 +233,7 @@ def test_register_takes_keypoint_pairs_and_sigmas(write):
     [
         (
             "DATASETS.REGISTER.a.IMAGE",
-            "allowed here: DATASETS.REGISTER.a.ANNOTATIONS, DATASETS.REGISTER.a.IMAGES",
+            "allowed here: DATASETS.REGISTER.a.ANNOTATIONS, DATASETS.REGISTER.a.IGNORE_LABEL",
         ),
         ("DATASETS.REGISTER.a", "DATASETS.REGISTER.a is a group of keys"),
         ("DATASETS.REGISTER.a.IMAGES.x", "DATASETS.REGISTER.a.IMAGES takes a str"),

@@ -52,8 +52,6 @@ def test_mask_rcnn_fpn_is_supported():
     ("key", "value"),
     [
         ("MODEL.RETINANET.NUM_CLASSES", "3"),
-        ("MODEL.PANOPTIC_FPN.COMBINE.ENABLED", "False"),
-        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"),
         ("MODEL.ANCHOR_GENERATOR.ANGLES", "[[0]]"),
         ("GLOBAL.HACK", "2.0"),
         ("VIS_PERIOD", "5"),
@@ -245,6 +243,40 @@ def test_keypoints_of_a_registered_data_set(field, value, allowed):
     message = error_of(cfg_with(*paths, f"DATASETS.REGISTER.a.{field}", value))
     assert message.startswith(f"DATASETS.REGISTER.a.{field} is ")
     assert allowed in message
+
+
+PANOPTIC = {"ANNOTATIONS": "a.json", "IMAGES": "x", "PANOPTIC_ROOT": "y"}
+SEMANTIC = {"SEM_SEG_ROOT": "y", "IMAGES": "x", "STUFF_CLASSES": "road,sky"}
+
+
+def registered(**fields):
+    return cfg_with(*(word for name in fields for word in (f"DATASETS.REGISTER.a.{name}", fields[name])))
+
+
+def test_registered_panoptic_and_semantic_sets():
+    check_supported(registered(**PANOPTIC))
+    check_supported(registered(**SEMANTIC))
+    assert registered(**SEMANTIC).DATASETS.REGISTER.a.STUFF_CLASSES == ["road", "sky"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"PANOPTIC_ROOT": "y", "IMAGES": "x"}, "ANNOTATIONS is missing"),
+        ({**PANOPTIC, "STUFF_CLASSES": "sky"}, "has ANNOTATIONS and STUFF_CLASSES"),
+        ({**PANOPTIC, **SEMANTIC}, "has SEM_SEG_ROOT and ANNOTATIONS"),
+        ({**SEMANTIC, "PANOPTIC_ROOT": "z"}, "has SEM_SEG_ROOT and PANOPTIC_ROOT"),
+        ({**SEMANTIC, "IMAGES": ""}, "IMAGES is missing"),
+        ({**SEMANTIC, "STUFF_CLASSES": ""}, "STUFF_CLASSES is missing; name the classes"),
+        ({**SEMANTIC, "STUFF_CLASSES": "sky,sky"}, "it takes different names"),
+        ({**SEMANTIC, "IGNORE_LABEL": "-1"}, "it takes a label"),
+    ],
+)
+def test_registered_sets_of_which_something_is_wrong(fields, message):
+    found = error_of(registered(**fields))
+    assert found.startswith("DATASETS.REGISTER.a")
+    assert message in found
+    assert "\n" not in found
 
 
 def test_oks_sigmas():

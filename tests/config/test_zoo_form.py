@@ -164,6 +164,48 @@ SOLVER:
   WARMUP_ITERS: 100
 """
 
+PANOPTIC_BASE = """
+_BASE_: "../Base-RCNN-FPN.yaml"
+MODEL:
+  META_ARCHITECTURE: "PanopticFPN"
+  MASK_ON: True
+  SEM_SEG_HEAD:
+    LOSS_WEIGHT: 0.5
+DATASETS:
+  TRAIN: ("coco_2017_train_panoptic_separated",)
+  TEST: ("coco_2017_val_panoptic_separated",)
+DATALOADER:
+  FILTER_EMPTY_ANNOTATIONS: False
+"""
+
+PANOPTIC = """
+# Much in one model,
+# to show what it can do.
+_BASE_: "../COCO-PanopticSegmentation/Base-Panoptic-FPN.yaml"
+MODEL:
+  WEIGHTS: "catalog://ImageNetPretrained/FAIR/R-101-GN"
+  RESNETS:
+    DEPTH: 101
+    NORM: "GN"
+    DEFORM_ON_PER_STAGE: [False, True, True, True]
+    STRIDE_IN_1X1: False
+  FPN:
+    NORM: "GN"
+  ROI_HEADS:
+    NAME: CascadeROIHeads
+  ROI_BOX_HEAD:
+    CLS_AGNOSTIC_BBOX_REG: True
+  ROI_MASK_HEAD:
+    NORM: "GN"
+  RPN:
+    POST_NMS_TOPK_TRAIN: 2000
+SOLVER:
+  STEPS: (105000, 125000)
+  MAX_ITER: 135000
+  IMS_PER_BATCH: 32
+  BASE_LR: 0.04
+"""
+
 
 @pytest.fixture
 def load(tmp_path):
@@ -194,6 +236,10 @@ def load(tmp_path):
             "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml": SCRATCH,
         },
         {"PascalVOC-Detection/faster_rcnn_R_50_FPN.yaml": VOC},
+        {
+            "COCO-PanopticSegmentation/Base-Panoptic-FPN.yaml": PANOPTIC_BASE,
+            "Misc/panoptic_fpn_R_101_dconv_cascade_gn_3x.yaml": PANOPTIC,
+        },
     ],
     ids=lambda files: list(files)[-1],
 )

@@ -33,18 +33,10 @@ DIFFERENT = {
         for name in ("HFlipTransform", "NoOpTransform", "ResizeTransform")
     },
     **{
-        f"detectron2.utils.visualizer.Visualizer.{name}": LATER + "semantic and panoptic maps"
-        for name in ("draw_sem_seg", "draw_panoptic_seg", "draw_panoptic_seg_predictions")
-    },
-    **{
         f"detectron2.utils.visualizer.Visualizer.{name}": LATER + "rotated boxes"
         for name in ("overlay_rotated_instances", "draw_rotated_box_with_label")
     },
     "detectron2.utils.visualizer.Visualizer.draw_soft_mask": LATER + "soft masks",
-    **{
-        f"detectron2.utils.video_visualizer.VideoVisualizer.{name}": LATER + "semantic and panoptic maps"
-        for name in ("draw_sem_seg", "draw_panoptic_seg_predictions")
-    },
 }
 """Detectron2's name -> why ours differs."""
 

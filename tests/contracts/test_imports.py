@@ -10,7 +10,7 @@ PACKAGE = ROOT / "panomask"
 
 LEAVES = {
     *("addresses", "atomic_file", "distributed", "errors", "event_storage", "image_decoding", "json_file"),
-    *("panoptic_png", "registry", "safe_pickle", "xml_file"),
+    *("panoptic_png", "registry", "safe_pickle", "semantic_png", "xml_file"),
 }
 """Modules that import nothing of ours but other leaves; everybody may import them."""
 

@@ -4,6 +4,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from panomask import distributed
 from panomask.data.batching import (
@@ -173,10 +174,14 @@ def test_refused_image_is_always_replaced_by_the_same():
         MapDataset(_sizes(), lambda item: None)[3]
 
 
-def test_missing_size_names_image_and_remedy():
-    orientation = Orientation([{"file_name": "a.png", "width": 3}])
-    with pytest.raises(InputError, match=r"a\.png.*DATALOADER\.ASPECT_RATIO_GROUPING False"):
-        orientation(0)
+def test_missing_size_is_read_from_the_image(tmp_path):
+    items = [{"file_name": str(tmp_path / f"{i}.png")} for i in range(2)]
+    for item, size in zip(items, ((4, 3), (3, 4)), strict=True):
+        Image.new("L", size).save(item["file_name"])
+    orientation = Orientation([*items, {"width": 3}])
+    assert [orientation(0), orientation(1)] == [True, False]
+    with pytest.raises(InputError, match=r"image 2: .*DATALOADER\.ASPECT_RATIO_GROUPING False"):
+        orientation(2)
 
 
 def test_group_into_batches():

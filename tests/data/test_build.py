@@ -18,6 +18,7 @@ from panomask.data.build import (
     filter_images_with_only_crowd_annotations,
     get_detection_dataset_dicts,
     print_instances_class_histogram,
+    print_stuff_class_histogram,
     trivial_batch_collator,
     worker_init_reset_seed,
 )
@@ -122,6 +123,44 @@ def test_class_histogram_of_very_many_classes_is_one_line(caplog):
         print_instances_class_histogram(items, [f"class {i}" for i in range(1203)])
     assert "13 objects in 1 images; of the 1203 classes 1201 have none, 1 fewer than 10" in caplog.text
     assert "|" not in caplog.text
+
+
+def test_stuff_histogram(caplog):
+    items = [
+        {
+            "segments_info": [
+                {"category_id": 0, "isthing": True},
+                {"category_id": 2, "isthing": False},
+                {"category_id": 2, "isthing": False},
+            ]
+        },
+        {"segments_info": []},
+        {},
+    ]
+    with caplog.at_level(logging.INFO):
+        print_stuff_class_histogram(items, ["things", "sky", "sea"])
+        print_stuff_class_histogram([{}], ["things", "lake"])
+    lines = [line.split("|")[1:-1] for line in caplog.text.splitlines() if "|" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells[0] == ["class", "segments"] * 2
+    assert cells[2:] == [["sky", "0", "sea", "2"], ["total", "2", "", ""]]
+    assert "in 2 images" in caplog.text
+    with pytest.raises(InputError, match="category_id 2 to 2, but the data set has 2 stuff_classes"):
+        print_stuff_class_histogram(items, ["things", "sky"])
+
+
+def test_a_semantic_model_keeps_images_without_objects(dicts):
+    for item in dicts[1:]:
+        item["annotations"] = []
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH = (NAME,), 0, 2
+    sizes = {}
+    for model in ("GeneralizedRCNN", "PanopticFPN", "SemanticSegmentor"):
+        cfg.MODEL.META_ARCHITECTURE = model
+        sizes[model] = len(build_detection_train_loader(cfg).dataset.dataset)
+    assert sizes == {"GeneralizedRCNN": 1, "PanopticFPN": 1, "SemanticSegmentor": 6}
+    cfg.MODEL.META_ARCHITECTURE, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = "PanopticFPN", False
+    assert len(build_detection_train_loader(cfg).dataset.dataset) == 6
 
 
 def test_dataset_dicts(dicts):

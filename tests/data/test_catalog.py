@@ -13,6 +13,7 @@ from panomask.data.catalog import (
     _DatasetCatalog,
     _MetadataCatalog,
     data_root,
+    things_label,
 )
 from panomask.errors import InputError
 
@@ -137,3 +138,11 @@ def test_the_catalogs_are_importable_where_detectron2_users_look():
 def test_empty_global_name_is_refused():
     with pytest.raises(InputError):
         MetadataCatalog.get("")
+
+
+def test_the_label_of_all_things():
+    assert things_label(Metadata().set(stuff_classes=["things", "sky"])) == 0
+    assert things_label(Metadata().set(stuff_classes=["sky"])) is None
+    assert things_label(Metadata().set(stuff_classes=["sky", "all"], sem_seg_things_label=1)) == 1
+    assert things_label(Metadata().set(stuff_classes=["things"], sem_seg_things_label=None)) is None
+    assert things_label(Metadata()) == 0

@@ -178,6 +178,33 @@ def test_large_scale_jitter_recomputes_boxes(dataset_dict):
     assert not DatasetMapper(cfg, False).recompute_boxes
 
 
+def test_label_files_are_checked_in_training(dataset_dict, tmp_path):
+    labels = np.array([[0, 2, 255]] * 20, dtype=np.uint8).repeat(10, axis=1)
+    Image.fromarray(labels).save(dataset_dict["sem_seg_file_name"])
+    assert _mapper(num_sem_seg_classes=3)(dataset_dict)["sem_seg"][0, ::10].tolist() == [255, 2, 0]
+    with pytest.raises(InputError, match=r"a_seg\.png: label 2, but there are 2 classes"):
+        _mapper(num_sem_seg_classes=2)(dataset_dict)
+    assert "sem_seg" in _mapper(num_sem_seg_classes=2, is_train=False)(dataset_dict)
+    with pytest.raises(InputError, match=r"a_seg\.png: label 255"):
+        _mapper(num_sem_seg_classes=3, sem_seg_ignore_label=7)(dataset_dict)
+    Image.fromarray(labels[:19]).save(dataset_dict["sem_seg_file_name"])
+    with pytest.raises(InputError, match=r"a_seg\.png: 30 x 19 .* its image is 30 x 20"):
+        _mapper()(dataset_dict)
+
+
+def test_jitter_pads_label_files_by_the_ignored_label(dataset_dict):
+    cfg = get_cfg()
+    cfg.merge_from_list("INPUT.RANDOM_FLIP none INPUT.LSJ.ENABLED True".split())
+    cfg.merge_from_list(
+        ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 54]
+    )
+    cfg.merge_from_list(["INPUT.LSJ.SIZE", (40, 30), "INPUT.LSJ.MIN_SCALE", 1.0, "INPUT.LSJ.MAX_SCALE", 1.0])
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(dataset_dict["sem_seg_file_name"])
+    sem_seg = DatasetMapper(cfg, True)(dataset_dict)["sem_seg"]
+    assert sem_seg.shape == (40, 30)
+    assert sem_seg.sum(dim=1).tolist() == [0] * 20 + [54 * 30] * 20
+
+
 def test_subclass_overrides_annotations(dataset_dict):
     class BoxesOnly(DatasetMapper):
         def _transform_annotations(self, dataset_dict, transforms, image_shape):

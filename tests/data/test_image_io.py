@@ -9,6 +9,7 @@ from panomask.data.image_io import (
     convert_image_to_rgb,
     convert_PIL_to_numpy,
     read_image,
+    read_image_size,
 )
 from panomask.errors import InputError
 
@@ -38,6 +39,15 @@ def test_exif_orientation_is_undone(tmp_path, orientation):
     exif[0x0112] = orientation
     file = _save(tmp_path / "a.png", STORED[orientation](UPRIGHT), exif=exif)
     np.testing.assert_array_equal(read_image(file, "RGB"), UPRIGHT)
+    assert read_image_size(file) == UPRIGHT.shape[:2]
+
+
+def test_size_of_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"none\.png: image file does not exist"):
+        read_image_size(tmp_path / "none.png")
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"a\.png: cannot be read as an image"):
+        read_image_size(tmp_path / "a.png")
 
 
 def test_unknown_orientation_and_damaged_exif_are_ignored(tmp_path):

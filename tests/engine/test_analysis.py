@@ -66,3 +66,20 @@ def test_a_whole_detector():
     flops = FlopCountAnalysis(build_model(cfg).eval(), [{"image": torch.zeros(3, 32, 32)}]).by_module()
     assert flops["model.backbone.stem"] == 16 * 16 * 64 * (3 * 49 + 2)
     assert flops["model.proposal_generator"] > 0
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_panoptic_model():
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        """MODEL.DEVICE cpu  MODEL.META_ARCHITECTURE PanopticFPN  MODEL.MASK_ON True
+        MODEL.RESNETS.DEPTH 18  MODEL.RESNETS.RES2_OUT_CHANNELS 64  MODEL.RPN.POST_NMS_TOPK_TEST 2
+        MODEL.ROI_HEADS.NAME StandardROIHeads  MODEL.ROI_BOX_HEAD.NAME FastRCNNConvFCHead
+        MODEL.ROI_BOX_HEAD.NUM_FC 1  MODEL.ROI_BOX_HEAD.FC_DIM 8
+        MODEL.SEM_SEG_HEAD.IN_FEATURES ["res4"]  MODEL.SEM_SEG_HEAD.COMMON_STRIDE 16
+        MODEL.SEM_SEG_HEAD.CONVS_DIM 32  MODEL.SEM_SEG_HEAD.NUM_CLASSES 3
+        MODEL.SEM_SEG_HEAD.NORM ''""".split()
+    )
+    flops = FlopCountAnalysis(build_model(cfg).eval(), [{"image": torch.zeros(3, 32, 32)}]).by_module()
+    assert flops["model.sem_seg_head.res4"] == 2 * 2 * 256 * 32 * 9
+    assert flops["model.sem_seg_head.predictor"] == 2 * 2 * 32 * 3

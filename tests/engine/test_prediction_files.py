@@ -11,9 +11,13 @@ import torch
 from pycocotools.coco import COCO
 
 from panomask.data.catalog import Metadata
-from panomask.engine.prediction_files import CocoIds, PredictionFiles, list_inputs, plan_outputs
+from panomask.engine.prediction_files import PredictionFiles, list_inputs, plan_outputs
+from panomask.engine.prediction_ids import CocoIds
+from panomask.engine.segmentation_results import SemanticResults
 from panomask.engine.video_files import VideoReader, VideoWriter
 from panomask.errors import InputError
+from panomask.panoptic_png import read_segment_ids
+from panomask.semantic_png import read_semantic_labels
 from panomask.structures import Boxes, Instances
 
 HEIGHT, WIDTH = 48, 64
@@ -136,40 +140,110 @@ def test_a_model_without_detections_is_refused(tmp_path):
         run.process(_image(tmp_path / "a.png"), tmp_path / "drawn.png")
 
 
-def test_category_ids_of_the_data_set(tmp_path):
-    metadata = Metadata(thing_classes=["x", "y"], thing_dataset_id_to_contiguous_id={90: 1, 7: 0})
-    ids = CocoIds(metadata)
-    assert ids.categories == [{"id": 7, "name": "x"}, {"id": 90, "name": "y"}]
-    assert ids.category_id(1) == 90
-    with pytest.raises(InputError, match="predicts class 2, but only 2"):
-        ids.category_id(2)
-    assert CocoIds(Metadata()).category_id(5) == 5
+PANOPTIC = Metadata(
+    thing_classes=["apple", "nut"],
+    stuff_classes=["things", "table"],
+    thing_dataset_id_to_contiguous_id={4: 0, 9: 1},
+    stuff_dataset_id_to_contiguous_id={0: 0, 6: 1},
+    sem_seg_things_label=0,
+)
 
 
-def _annotations(path: Path, names: list[str], categories: list[str]) -> str:
-    content = {
-        "images": [{"id": 100 + i, "file_name": name} for i, name in enumerate(names)],
-        "categories": [{"id": 10 * i, "name": name} for i, name in enumerate(categories, start=1)],
+def _predict_segments(image: np.ndarray) -> dict[str, object]:
+    """A nut on a table, void to the right, and a segment of which nothing is visible."""
+    ids = torch.zeros(image.shape[:2], dtype=torch.int32)
+    ids[:, :40], ids[10:30, 4:24] = 3, 1
+    infos = [
+        {"id": 1, "isthing": True, "score": 0.9, "category_id": 1, "instance_id": 0},
+        {"id": 2, "isthing": True, "score": 0.8, "category_id": 0, "instance_id": 1},
+        {"id": 3, "isthing": False, "category_id": 1, "area": 1520},
+    ]
+    return {**_predict(image), "panoptic_seg": (ids, infos), "sem_seg": torch.zeros(2, *image.shape[:2])}
+
+
+def _run_on(predict: object, folder: Path, *sources: Path) -> PredictionFiles:
+    folder.mkdir()
+    run = PredictionFiles(predict, PANOPTIC, folder, ids=CocoIds(PANOPTIC), confidence_threshold=0.5)
+    for source in sources:
+        run.process(source, folder / source.name)
+    run.save()
+    return run
+
+
+def test_panoptic_segments_are_drawn_and_written(tmp_path):
+    out = tmp_path / "out"
+    run = _run_on(_predict_segments, out, _image(tmp_path / "a.png"), _image(tmp_path / "a.jpg"))
+    content = json.loads((out / "panoptic_predictions.json").read_text())
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    assert [entry["file_name"] for entry in content["annotations"]] == ["a.png", "a_2.png"]
+    assert content["annotations"][1]["segments_info"] == [
+        {"id": 1, "category_id": 9, "area": 400, "bbox": [4, 10, 20, 20], "iscrowd": 0, "score": 0.9},
+        {"id": 3, "category_id": 6, "area": 1520, "bbox": [0, 0, 40, 48], "iscrowd": 0},
+    ]
+    assert [(entry["id"], entry["isthing"]) for entry in content["categories"]] == [(4, 1), (9, 1), (6, 0)]
+    ids = read_segment_ids(out / "panoptic_predictions" / "a_2.png")
+    assert [ids[20, 10], ids[2, 2], ids[20, 60]] == [1, 3, 0]
+    drawn = cv2.imread(str(out / "a.png"))
+    assert (drawn[40:, 55:] == 90).all()
+    assert (drawn[20, 10] != drawn[40, 10]).any()
+    assert len(json.loads((out / "coco_instances_results.json").read_text())) == 2
+    assert not (out / "semantic_predictions").exists()
+    assert run.summary() == "4 segments in 2 images and frames"
+
+
+def test_semantic_labels_are_drawn_and_written(tmp_path):
+    def predict(image: np.ndarray) -> dict[str, torch.Tensor]:
+        logits = torch.zeros(2, *image.shape[:2])
+        logits[1, :, :20] = 1
+        return {"sem_seg": logits}
+
+    out = tmp_path / "out"
+    run = _run_on(predict, out, _image(tmp_path / "a.png"))
+    labels = read_semantic_labels(out / "semantic_predictions" / "a.png")
+    assert labels.tolist() == [[1] * 20 + [0] * 44] * 48
+    content = json.loads((out / "semantic_predictions.json").read_text())
+    assert content["categories"] == [{"id": 0, "name": "things"}, {"id": 1, "name": "table"}]
+    assert content["annotations"] == [{"image_id": 1, "file_name": "a.png"}]
+    drawn = cv2.imread(str(out / "a.png"))
+    assert (drawn[2, 5] != drawn[2, 40]).any()
+    assert not (out / "coco_instances_results.json").exists()
+    assert run.summary() == "semantic labels in 1 images and frames"
+
+
+def test_more_labels_than_a_byte_holds(tmp_path):
+    results = SemanticResults(tmp_path, Metadata())
+    results.add({"id": 1, "file_name": "clip.mp4", "frame": 7}, np.array([[0, 300]]))
+    (path,) = (tmp_path / "semantic_predictions").iterdir()
+    assert path.name == "clip_000007.png"
+    assert read_semantic_labels(path).tolist() == [[0, 300]]
+
+
+def test_frames_with_segments(tmp_path):
+    with VideoWriter(tmp_path / "in.mp4", 12.0) as video:
+        for _ in range(2):
+            video.write(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    out = tmp_path / "out"
+    _run_on(_predict_segments, out, tmp_path / "in.mp4")
+    content = json.loads((out / "panoptic_predictions.json").read_text())
+    assert [entry["file_name"] for entry in content["annotations"]] == ["in_000000.png", "in_000001.png"]
+    with VideoReader(out / "in.mp4") as video:
+        frames = list(video)
+    assert len(frames) == 2
+    assert all(np.abs(frame[20, 10].astype(int) - frame[44, 60]).max() > 20 for frame in frames)
+
+
+def test_objects_on_semantic_labels_when_nothing_merges_them(tmp_path):
+    def predict(image: np.ndarray) -> dict[str, object]:
+        logits = torch.zeros(2, *image.shape[:2])
+        logits[1] = 1
+        return {**_predict(image), "sem_seg": logits}
+
+    out = tmp_path / "out"
+    _run_on(predict, out, _image(tmp_path / "a.png"))
+    drawn = cv2.imread(str(out / "a.png"))
+    assert (drawn[44, 60] != 90).any()
+    assert (drawn[20, 14] != drawn[44, 60]).any()
+    assert {path.name for path in out.iterdir()} == {
+        *("a.png", "images.json", "coco_instances_results.json"),
+        *("semantic_predictions", "semantic_predictions.json"),
     }
-    path.write_text(json.dumps(content))
-    return str(path)
-
-
-def test_ids_of_an_annotation_file(tmp_path):
-    names = ["a.png", "left/b.png", "right/b.png"]
-    ids = CocoIds(METADATA, _annotations(tmp_path / "truth.json", names, ["nut", "pear", "apple"]))
-    assert [ids.category_id(0), ids.category_id(1)] == [30, 10]
-    assert ids.image_id(tmp_path / "a.png") == 100
-    assert ids.image_id(tmp_path / "right" / "b.png") == 102
-    with pytest.raises(InputError, match="2 images of this name"):
-        ids.image_id(tmp_path / "b.png")
-    with pytest.raises(InputError, match="no image of this name"):
-        ids.image_id(tmp_path / "c.png")
-
-
-def test_annotation_files_that_do_not_fit_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"truth\.json: lacks the model's classes \['nut'\]"):
-        CocoIds(METADATA, _annotations(tmp_path / "truth.json", [], ["apple"]))
-    (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(InputError, match="no COCO annotations"):
-        CocoIds(METADATA, str(tmp_path / "list.json"))

@@ -115,11 +115,29 @@ def test_classes_come_from_the_checkpoint(weights):
 
 
 @pytest.mark.parametrize(
-    "entry", [{"thing_classes": 3}, {"keypoints": 17}, {"keypoints": {"keypoint_names": "a"}}]
+    "entry",
+    [{"thing_classes": 3}, {"keypoints": 17}, {"keypoints": {"keypoint_names": "a"}}, {"stuff": ["sky"]}],
 )
 def test_entries_of_another_meaning_are_refused_on_one_line(tmp_path, entry):
     with pytest.raises(InputError, match=rf"its entry '{next(iter(entry))}' does not hold a list of names"):
         _predictor(_save_weights(tmp_path, **entry))
+
+
+def test_stuff_comes_from_the_checkpoint(tmp_path):
+    cfg = _tiny_cfg()
+    opts = {"MODEL.META_ARCHITECTURE": "PanopticFPN", "MODEL.MASK_ON": True}
+    opts |= {"MODEL.SEM_SEG_HEAD.CONVS_DIM": 8, "MODEL.SEM_SEG_HEAD.NORM": ""}
+    opts |= {"MODEL.SEM_SEG_HEAD.IN_FEATURES": list(cfg.MODEL.ROI_HEADS.IN_FEATURES)}
+    cfg.merge_from_list([item for pair in opts.items() for item in pair])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 1, 3
+    stuff = {"stuff_classes": ["things", "sky", "sea"], "stuff_colors": [], "sem_seg_things_label": 0}
+    entries = {"thing_classes": ["boat"], "stuff": stuff}
+    DetectionCheckpointer(build_model(cfg), str(tmp_path)).save("weights", **entries)
+    predictor = _predictor(str(tmp_path / "weights.pth"), **opts)
+    assert predictor.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
+    assert predictor.metadata.stuff_classes == ["things", "sky", "sea"]
+    assert predictor.metadata.thing_classes == ["boat"]
+    assert predictor(_image())["sem_seg"].shape[0] == 3
 
 
 def test_keypoints_come_from_the_checkpoint(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from panomask.data import DatasetCatalog, MetadataCatalog
-from panomask.engine.sheet import draw_predictions
+from panomask.engine.sheet import comparable_output, draw_predictions
 from panomask.structures import Boxes, BoxMode, Instances
 
 
@@ -65,3 +65,37 @@ def test_no_more_images_than_there_are(dataset, tmp_path):
     assert model.shown == list(range(10))
     draw_predictions(model, "sheet", loader, 0, str(tmp_path / "none.png"))
     assert not (tmp_path / "none.png").exists()
+
+
+IDS, INFOS = torch.ones(20, 30, dtype=torch.int32), [{"id": 1, "category_id": 1, "isthing": False}]
+OBJECTS = Instances((20, 30), pred_boxes=Boxes([]), scores=torch.zeros(0), pred_classes=torch.zeros(0))
+PANOPTIC = {"panoptic_seg": (IDS, INFOS), "instances": OBJECTS, "sem_seg": torch.zeros(2, 20, 30)}
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ({"segments_info": [], "pan_seg_file_name": "a.png", "annotations": []}, "panoptic_seg"),
+        ({"sem_seg_file_name": "a.png", "annotations": []}, "panoptic_seg"),
+        ({"annotations": []}, "instances"),
+        ({"sem_seg_file_name": "a.png"}, "sem_seg"),
+        ({}, None),
+    ],
+)
+def test_what_the_truth_has_too_is_compared(truth, expected):
+    found = comparable_output(PANOPTIC, truth)
+    assert found is None if expected is None else list(found or ()) == [expected]
+    assert comparable_output({"proposals": OBJECTS}, truth) is None
+
+
+def test_a_sheet_of_segments(dataset, tmp_path):
+    loader = dataset(range(10))
+    for record in loader.dataset:
+        record |= {"segments_info": INFOS, "pan_seg": IDS.numpy()}
+
+    class Panoptic(torch.nn.Module):
+        def forward(self, batch):
+            return [PANOPTIC] * len(batch)
+
+    draw_predictions(Panoptic(), "sheet", loader, 2, str(tmp_path / "sheet.png"))
+    assert (tmp_path / "sheet.png").is_file()

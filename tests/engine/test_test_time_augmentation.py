@@ -237,6 +237,10 @@ def test_an_image_is_read_from_its_file(cfg, tmp_path):
 def test_models_that_it_is_not_for_are_refused(cfg):
     with pytest.raises(InputError, match="for GeneralizedRCNN, not Linear"):
         GeneralizedRCNNWithTTA(cfg, torch.nn.Linear(1, 1))
+    panoptic = cfg.clone()
+    panoptic.MODEL.META_ARCHITECTURE, panoptic.MODEL.MASK_ON = "PanopticFPN", True
+    with pytest.raises(InputError, match="for GeneralizedRCNN, not PanopticFPN"):
+        GeneralizedRCNNWithTTA(panoptic, build_model(panoptic))
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "PrecomputedProposals"
     with pytest.raises(InputError, match="proposals that are read from files are not augmented"):
         GeneralizedRCNNWithTTA(cfg, build_model(cfg))

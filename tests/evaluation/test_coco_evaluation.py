@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,6 +199,26 @@ def test_a_data_set_registered_in_python(tmp_path, with_output):
     results = evaluator.evaluate()
     assert results["segm"]["AP-ninety"] == pytest.approx(100)
     assert math.isnan(results["segm"]["AP-five"])
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_an_earlier_conversion_is_kept_unless_a_panoptic_data_set_has_changed(tmp_path):
+    name = f"{NAME}_panoptic"
+    records = [{"file_name": "1.jpg", "image_id": 1, "height": HEIGHT, "width": WIDTH}]
+    DatasetCatalog.register(name, lambda: records)
+    (tmp_path / "panoptic.json").touch()
+    MetadataCatalog.get(name).set(thing_classes=["x"], panoptic_json=str(tmp_path / "panoptic.json"))
+
+    def images():
+        return set(COCOEvaluator(name, output_dir=tmp_path)._coco_api.imgs)
+
+    assert images() == {1}
+    records.append({**records[0], "image_id": 2})
+    assert images() == {1}
+    later = (tmp_path / f"{name}_coco_format.json").stat().st_mtime + 1
+    os.utime(tmp_path / "panoptic.json", (later, later))
+    assert images() == {1, 2}
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
 

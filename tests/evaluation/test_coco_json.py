@@ -9,6 +9,7 @@ from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.errors import InputError
 from panomask.evaluation import convert_to_coco_dict, convert_to_coco_json, load_ground_truth
 from panomask.json_file import write_json
+from panomask.panoptic_png import write_segment_ids
 from panomask.structures import BoxMode
 
 NAME = "test_coco_json_set"
@@ -116,3 +117,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_json(path, [2, object()])
     assert json.loads(path.read_text()) == [1]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_objects_of_a_panoptic_data_set_have_the_masks_of_its_png(tmp_path):
+    """With and without annotations, of which the latter names things and stuff in one list."""
+    name = f"{NAME}_panoptic"
+    write_segment_ids(tmp_path / "a.png", np.array([[5, 5, 0], [5, 6, 6]]))
+    record = {
+        "file_name": "a.jpg",
+        "image_id": 3,
+        "pan_seg_file_name": str(tmp_path / "a.png"),
+        "segments_info": [
+            {"id": 5, "category_id": 0, "isthing": True, "iscrowd": 0},
+            {"id": 6, "category_id": 1, "isthing": False, "iscrowd": 0},
+        ],
+    }
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).set(
+        thing_classes=["x", "sky"], thing_dataset_id_to_contiguous_id={8: 0}, stuff_classes=["x", "sky"]
+    )
+    coco = convert_to_coco_dict(name)
+    (found,) = coco["annotations"]
+    assert (found["category_id"], found["bbox"], found["area"]) == (8, [0, 0, 2, 2], 3)
+    assert coco["categories"] == [{"id": 8, "name": "x"}]
+    assert (coco["images"][0]["height"], coco["images"][0]["width"]) == (2, 3)
+    record["annotations"] = [{"segment_id": 5, "category_id": 0, "iscrowd": 0}]
+    assert convert_to_coco_dict(name) == coco
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)

@@ -47,6 +47,40 @@ def test_results_table_has_tasks_and_classes():
     ]
 
 
+def test_results_table_has_every_metric_of_a_class_and_one_table_for_tasks_that_share_metrics():
+    results = {
+        "panoptic_seg": {"PQ": 40.0, "PQ-cat": 50.0, "SQ-cat": 80.0, "PQ-wall-wood": 30.0},
+        "sem_seg": {"mIoU": 60.0, "IoU-things": 70.0, "min(IoU, B-Iou)-wall-wood": 20.0},
+        "bbox": {"AP": 41.25},
+        "segm": {"AP": 38.0, "APs": 10.0, "AP-cat": 38.0},
+    }
+    assert results_table(results).splitlines() == [
+        "| task         |    PQ |",
+        "|:-------------|------:|",
+        "| panoptic_seg | 40.00 |",
+        "",
+        "| task    |   mIoU |",
+        "|:--------|-------:|",
+        "| sem_seg |  60.00 |",
+        "",
+        "| task   |    AP |   APs |",
+        "|:-------|------:|------:|",
+        "| bbox   | 41.25 |     - |",
+        "| segm   | 38.00 | 10.00 |",
+        "",
+        "| class     |   panoptic_seg PQ |   panoptic_seg SQ |   sem_seg IoU |   sem_seg min(IoU, B-Iou) "
+        "|   segm AP |",
+        "|:----------|------------------:|------------------:|--------------:|--------------------------:"
+        "|----------:|",
+        "| cat       |             50.00 |             80.00 |             - |                         - "
+        "|     38.00 |",
+        "| wall-wood |             30.00 |                 - |             - |                     20.00 "
+        "|         - |",
+        "| things    |                 - |                 - |         70.00 |                         - "
+        "|         - |",
+    ]
+
+
 def test_results_table_of_several_data_sets_and_of_none():
     table = results_table({"val_a": {"bbox": {"AP": 1.0}}, "val_b": {"bbox": {"AP": 2.0}}})
     assert table.index("val_a") < table.index("1.00") < table.index("val_b") < table.index("2.00")

@@ -1,7 +1,7 @@
 """Models with golden weights against the numbers that Detectron2 recorded, within rounding.
 
 The tolerances separate rounding from a difference: features and losses 1e-4, gradient norms 1e-3 (all
-relative), boxes 0.01 pixels, scores 1e-4, masks 0.5 % of their pixels, keypoints 0.05 pixels.
+relative), boxes 0.01 pixels, scores 1e-4, masks and segments 0.5 % of their pixels, keypoints 0.05 pixels.
 """
 
 from types import ModuleType
@@ -70,9 +70,9 @@ def inference_batch(recipe: ModuleType, seed: int) -> list[dict[str, Any]]:
 
 
 def training_batch(
-    recipe: ModuleType, seed: int, num_classes: int, *, keypoints: bool
+    recipe: ModuleType, seed: int, num_classes: int, sem_classes: int, *, keypoints: bool
 ) -> list[dict[str, Any]]:
-    """Two images with five objects each."""
+    """Two images with five objects each, and a semantic map if there are semantic classes."""
     batch = []
     for seed_of_image, size in enumerate(IMAGE_SIZES, start=10 * seed):
         objects = recipe.instances(*size, 5, num_classes, seed=seed_of_image)
@@ -86,6 +86,9 @@ def training_batch(
             instances.gt_keypoints = Keypoints(torch.tensor([x["keypoints"] for x in objects]))
         image = torch.from_numpy(recipe.image(*size, seed_of_image)).permute(2, 0, 1)
         batch.append({"image": image, "instances": instances})
+        if sem_classes > 0:
+            labels = recipe.semantic_map(*size, sem_classes, seed=seed_of_image)
+            batch[-1]["sem_seg"] = torch.from_numpy(labels)
     return batch
 
 
@@ -100,8 +103,9 @@ def check_inference(recipe: ModuleType, cfg: CfgNode, recorded: dict[str, Any]) 
         check_features(model.backbone(images.tensor), recorded["features"])
     for output, expected in zip(model(batch), recorded["outputs"], strict=True):
         assert set(output) == set(expected)
-        for name, instances in output.items():
-            check_instances(instances, expected[name])
+        for name, found in output.items():
+            check = {"sem_seg": check_sem_seg, "panoptic_seg": check_panoptic_seg}.get(name, check_instances)
+            check(found, expected[name])
 
 
 def check_features(features: dict[str, torch.Tensor], recorded: dict[str, Any]) -> None:
@@ -154,6 +158,32 @@ def _check_masks(actual: torch.Tensor, expected: dict[str, Any]) -> None:
     np.testing.assert_allclose(areas, expected["mask_area"], rtol=0.005, atol=1)
 
 
+def check_sem_seg(actual: torch.Tensor, expected: dict[str, Any]) -> None:
+    """Logits (K, H, W) of one image: as `check_features`, and the best class of each pixel."""
+    check_features({"sem_seg": actual}, {"sem_seg": expected})
+    best = actual.argmax(dim=0)
+    size = list(best.shape)
+    counts = [{"size": size, "counts": each.encode()} for each in expected["argmax_rle"]]
+    recorded = torch.from_numpy(coco_mask.decode(counts)).argmax(dim=2)  # (H, W)
+    assert (best != recorded).sum() <= 0.0005 * best.numel()  # two logits as good as equal
+
+
+def check_panoptic_seg(actual: tuple[torch.Tensor, list[dict]], expected: dict[str, Any]) -> None:
+    """Ids (H, W) of one image and what they mean. Of each segment the area is known, of some the pixels."""
+    ids, segments_info = actual
+    assert ids.dtype == torch.int32
+    assert len(segments_info) == len(expected["segments_info"])
+    for found, recorded in zip(segments_info, expected["segments_info"], strict=True):
+        assert found == pytest.approx(recorded, rel=0.005, abs=1e-4)
+        assert type(found["isthing"]) is bool
+    assert set(ids.unique().tolist()) == set(map(int, expected["segment_area"]))
+    for name, area in expected["segment_area"].items():
+        assert abs((ids == int(name)).sum().item() - area) <= max(0.005 * area, 1)
+    for name, counts in expected["segment_rle"].items():
+        truth = coco_mask.decode({"size": list(ids.shape), "counts": counts.encode()}).astype(bool)
+        assert (truth != (ids == int(name)).numpy()).sum() <= max(0.005 * truth.sum(), 1)
+
+
 def check_training(recipe: ModuleType, cfg: CfgNode, recorded: dict[str, Any], num_steps: int) -> None:
     """What learns and how fast, losses of the first steps, and the first gradients.
 
@@ -171,9 +201,8 @@ def check_training(recipe: ModuleType, cfg: CfgNode, recorded: dict[str, Any], n
     assert groups == recorded["param_groups"]
 
     for step, expected in enumerate(recorded["steps"][:num_steps]):
-        batch = training_batch(
-            recipe, recorded["seed"] + step, recorded["num_classes"], keypoints=recorded["keypoints"]
-        )
+        counts = recorded["num_classes"], recorded["sem_classes"]
+        batch = training_batch(recipe, recorded["seed"] + step, *counts, keypoints=recorded["keypoints"])
         losses = model(batch)
         actual = {name: loss.item() for name, loss in losses.items()}
         assert actual == pytest.approx(expected["losses"], rel=1e-4)

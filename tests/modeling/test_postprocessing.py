@@ -2,7 +2,7 @@
 
 import torch
 
-from panomask.modeling import detector_postprocess
+from panomask.modeling import detector_postprocess, sem_seg_postprocess
 from panomask.structures import Boxes, Instances
 
 
@@ -63,3 +63,12 @@ def test_no_detections():
     result = detector_postprocess(empty, 30, 40)
     assert len(result) == 0
     assert result.pred_masks.shape == (0, 30, 40)
+
+
+def test_semantic_logits_lose_their_padding_and_are_resized():
+    padded = torch.full((2, 4, 4), 99.0)
+    padded[:, :2, :2] = torch.tensor([[[0.0, 4.0], [0.0, 4.0]], [[1.0, 1.0], [5.0, 5.0]]])
+    resized = sem_seg_postprocess(padded, (2, 2), 4, 2)
+    # The new rows lie at -1/4, 1/4, 3/4, 5/4 of the old ones; beyond the old ones' centres nothing changes.
+    assert resized.tolist() == [[[0.0, 4.0]] * 4, [[1.0, 1.0], [2.0, 2.0], [4.0, 4.0], [5.0, 5.0]]]
+    assert torch.equal(sem_seg_postprocess(padded, (2, 2), 2, 2), padded[:, :2, :2])

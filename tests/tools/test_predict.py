@@ -51,6 +51,24 @@ def model(tmp_path_factory) -> tuple[str, ...]:
     return "--config-file", str(folder / "tiny.yaml"), "--weights", str(folder / "weights.pth")
 
 
+@pytest.fixture(scope="module", params=["PanopticFPN", "SemanticSegmentor"])
+def segmenter(request, tmp_path_factory) -> tuple[str, ...]:
+    """The same for a panoptic and a semantic model; its class names are in the checkpoint."""
+    folder = tmp_path_factory.mktemp("segmenter")
+    (folder / "tiny.yaml").write_text(TINY)
+    head = ["CONVS_DIM", 8, "NORM", "", "NUM_CLASSES", 3]
+    options = ["MODEL.META_ARCHITECTURE", request.param, "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", 1]
+    options += [f"MODEL.SEM_SEG_HEAD.{word}" if i % 2 == 0 else word for i, word in enumerate(head)]
+    cfg = get_cfg()
+    cfg.merge_from_file(str(folder / "tiny.yaml"))
+    cfg.merge_from_list([*options, "MODEL.ROI_HEADS.NUM_CLASSES", 2])
+    torch.manual_seed(0)
+    entries = {"thing_classes": ["apple", "nut"], "stuff": {"stuff_classes": ["things", "table", "wall"]}}
+    DetectionCheckpointer(build_model(cfg), str(folder)).save("weights", **entries)
+    weights = str(folder / "weights.pth")
+    return "--config-file", str(folder / "tiny.yaml"), "--weights", weights, *map(str, options)
+
+
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """A folder with two images, a damaged one, a video and a text."""
@@ -166,3 +184,55 @@ def test_what_is_predicted_before_an_interruption_is_saved(tool, model, photos, 
     assert _call(tool, monkeypatch, *model, *arguments) == 130
     assert len(json.loads((tmp_path / "out" / "images.json").read_text())["images"]) == 1
     assert json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+
+
+def test_segments_and_labels(tool, segmenter, photos, tmp_path, monkeypatch, capsys):
+    out, is_panoptic = tmp_path / "out", "PanopticFPN" in segmenter
+    inputs = ["--input", photos / "a.jpg", photos / "d.mp4", "--output", out]
+    assert _call(tool, monkeypatch, *segmenter[:4], *inputs, *segmenter[4:]) == 0
+    kind = "panoptic_predictions" if is_panoptic else "semantic_predictions"
+    names = {"a.jpg", "d.mp4", "images.json", kind, f"{kind}.json"}
+    assert {path.name for path in out.iterdir()} == names | (
+        {"coco_instances_results.json"} if is_panoptic else set()
+    )
+    content = json.loads((out / f"{kind}.json").read_text())
+    assert sorted(path.name for path in (out / kind).iterdir()) == ["a.png", "d_000000.png", "d_000001.png"]
+    assert [entry["image_id"] for entry in content["annotations"]] == [1, 2, 3]
+    stuff = ["apple", "nut"] if is_panoptic else ["things"]
+    assert [category["name"] for category in content["categories"]] == [*stuff, "table", "wall"]
+    with VideoReader(out / "d.mp4") as video:
+        assert len(list(video)) == 2
+
+
+def test_what_a_threshold_is_for(tool, segmenter, photos, tmp_path, monkeypatch, capsys):
+    """Of a panoptic model it is the score that things need to be merged; a semantic model has no objects."""
+    arguments = [*segmenter[:4], "--confidence-threshold", "0.25", "--input", photos / "a.jpg"]
+    arguments += ["--output", tmp_path / "out", *segmenter[4:]]
+    if "SemanticSegmentor" in segmenter:
+        assert _call(tool, monkeypatch, *arguments) == 1
+        assert "a semantic model gives every pixel its best class" in capsys.readouterr().err
+        return
+    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments)])
+    args = tool.parse_arguments()
+    cfg = tool.build_config(args)
+    assert cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH == 0.25
+    assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.25
+    args.confidence_threshold = None
+    args.opts += ["MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", "0.7"]
+    assert tool.build_config(args).MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.7
+
+
+def test_annotations_without_the_models_stuff_are_refused_at_once(
+    tool, segmenter, photos, tmp_path, monkeypatch, capsys
+):
+    if "SemanticSegmentor" in segmenter:
+        pytest.skip("its labels need no ids of categories")
+    categories = [{"id": i, "name": name, "isthing": 1} for i, name in enumerate(["apple", "nut"])]
+    images = [{"id": 9, "file_name": "a.jpg"}]
+    (tmp_path / "truth.json").write_text(json.dumps({"images": images, "categories": categories}))
+    arguments = ["--annotations", tmp_path / "truth.json", "--input", photos / "a.jpg"]
+    arguments += ["--output", tmp_path / "out", *segmenter[4:]]
+    assert _call(tool, monkeypatch, *segmenter[:4], *arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "truth.json: lacks the model's things or stuff ['table', 'wall']" in line
+    assert not (tmp_path / "out" / "a.jpg").exists()

@@ -86,6 +86,27 @@ def test_within_the_tolerance(call, train_net):
     assert command[command.index("--config-file") + 1] == model_zoo.get_config_file(MASK)
 
 
+def test_panoptic_models_by_pq_and_each_task_by_its_main_metric(call, train_net):
+    name = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
+    train_net.scores = {"panoptic_seg": {"PQ": 39.4, "SQ": 77.0}, "bbox": {"AP": 37.6}, "segm": {"AP": 34.7}}
+    train_net.scores["sem_seg"] = {"mIoU": 41.0}
+    assert call(name, "--json", "rows.json")[0] == 0
+    rows = json.loads(Path("rows.json").read_text())
+    assert {(r["task"], r["metric"]) for r in rows} == {
+        ("panoptic_seg", "PQ"),
+        ("bbox", "AP"),
+        ("segm", "AP"),
+    }
+    # The zoo publishes nothing for this one.
+    name = "Misc/semantic_R_50_FPN_1x.yaml"
+    Path("own.pth").touch()
+    assert call(f"{name}=own.pth", "--json", "rows.json")[0] == 0
+    rows = json.loads(Path("rows.json").read_text())
+    assert {(r["metric"], r["verdict"]) for r in rows} == {
+        (metric, "nothing published") for metric in ("PQ", "AP", "mIoU")
+    }
+
+
 def test_beyond_the_tolerance(call, train_net):
     train_net.scores = {"bbox": {"AP": 38.9}, "segm": {"AP": None}}
     status, out, _ = call(MASK, "--tolerance", "0.2")

@@ -132,3 +132,28 @@ def test_an_image_of_another_size_is_refused(
         _run(tool, [*arguments, "--source", "annotation", *wrong], monkeypatch)
     assert "the annotations say" in capsys.readouterr().err
     assert not (tmp_path / "pictures").exists()
+
+
+@pytest.mark.parametrize("source", ["dataloader", "annotation"])
+def test_segments_of_a_panoptic_set(
+    tool: ModuleType,
+    arguments: list[str],
+    shapes: Path,
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stuff is tinted too, so that few pixels are as they were."""
+    panoptic = [
+        *("DATASETS.REGISTER.visualized.ANNOTATIONS", str(shapes / "annotations" / "panoptic_train.json")),
+        *("DATASETS.REGISTER.visualized.PANOPTIC_ROOT", str(shapes / "panoptic_train")),
+        *("MODEL.META_ARCHITECTURE", "PanopticFPN"),
+    ]
+    _run(tool, [*arguments, *panoptic, "--source", source, "--num", "2"], monkeypatch)
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert len(pictures) == 2
+    for path in pictures:
+        drawn = cv2.imread(str(path))
+        plain = cv2.imread(str(shapes / "train" / f"{path.stem.split('_')[1]}.png"))
+        plain = cv2.resize(plain, drawn.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        assert (np.abs(drawn.astype(int) - plain).max(axis=2) > 5).mean() > 0.8

@@ -1,6 +1,7 @@
 """The sheet has a truth and a prediction for every image, and is written whole or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from panomask.data.catalog import Metadata
 from panomask.errors import InputError
+from panomask.panoptic_png import write_segment_ids
 from panomask.structures import Boxes, BoxMode, Instances, PolygonMasks
 from panomask.visualization import comparison_sheet
 
@@ -100,3 +102,52 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sheet\.txt"):
         comparison_sheet([(IMAGE, TRUTH_DICT, _prediction(0.9))], METADATA, tmp_path / "sheet.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+PANOPTIC_METADATA = Metadata().set(
+    thing_classes=["cat"],
+    thing_colors=[[255, 0, 0]],
+    stuff_classes=["things", "floor"],
+    stuff_colors=[[255, 0, 0], [0, 0, 255]],
+    sem_seg_things_label=0,
+)
+
+
+@pytest.fixture
+def segmented(tmp_path: Path) -> dict[str, Any]:
+    """A cat of 30 x 30 pixels on nothing, as a panoptic dataset dict."""
+    ids = np.zeros((60, 80), dtype=np.int32)
+    ids[10:40, 10:40] = 4
+    write_segment_ids(tmp_path / "a.png", ids)
+    return {
+        "height": 60,
+        "width": 80,
+        "pan_seg_file_name": str(tmp_path / "a.png"),
+        "segments_info": [{"id": 4, "category_id": 0, "isthing": True, "iscrowd": 0}],
+        "annotations": [{"segment_id": 4, "category_id": 0, "iscrowd": 0}],
+    }
+
+
+def _map(value: int) -> torch.Tensor:
+    ids = torch.zeros(60, 80, dtype=torch.int32)
+    ids[10:40, 10:40] = value
+    return ids
+
+
+OUTPUTS = {
+    "panoptic": {"panoptic_seg": (_map(1), [{"id": 1, "category_id": 0, "isthing": True, "score": 0.9}])},
+    "semantic": {"sem_seg": torch.stack([_map(2) - 1, torch.zeros(60, 80) - 2])},
+    "objects": {"instances": _prediction(0.9), "sem_seg": torch.zeros(2, 60, 80)},
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_panoptic_truth_beside_every_kind_of_output(
+    segmented: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
+    comparison_sheet([(IMAGE, segmented, OUTPUTS[kind])], PANOPTIC_METADATA, tmp_path / "sheet.png")
+    left, right = _red_halves(tmp_path / "sheet.png")
+    assert left > 900
+    assert right > 900
+    if kind != "semantic":  # there every pixel of the prediction has a class
+        assert left == pytest.approx(right, rel=0.15)

@@ -10,6 +10,7 @@ import torch
 
 from panomask.data.catalog import Metadata
 from panomask.errors import InputError
+from panomask.panoptic_png import write_segment_ids
 from panomask.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
 from panomask.visualization import ColorMode, GenericMask, VisImage, Visualizer, _create_text_labels
 
@@ -252,3 +253,105 @@ def test_vis_image_starts_again() -> None:
     output.reset_image(np.full((5, 6, 3), 300))
     assert output.get_image().shape == (10, 12, 3)
     assert (output.get_image() == 255).all()
+
+
+SEGMENTS = [
+    {"id": 5, "category_id": 1, "isthing": True, "score": 0.9},
+    {"id": 300, "category_id": 1, "isthing": False, "area": 64},
+]
+PANOPTIC_METADATA = Metadata().set(
+    thing_classes=["cat", "dog"],
+    thing_colors=[[255, 0, 0], [0, 255, 0]],
+    stuff_classes=["things", "sky"],
+    stuff_colors=[[255, 0, 255], [0, 0, 255]],
+    sem_seg_things_label=0,
+    ignore_label=255,
+)
+
+
+def _panoptic_ids() -> np.ndarray:
+    """A dog on the left, sky on the right, an id that nobody lists in the middle, and void below."""
+    ids = np.zeros((20, 24), dtype=np.int32)
+    ids[:14, :8], ids[:14, 8:16], ids[:14, 16:] = 5, 77, 300
+    return ids
+
+
+def test_panoptic_segments_have_the_colours_of_their_classes() -> None:
+    for ids in (_panoptic_ids(), torch.as_tensor(_panoptic_ids())):
+        visualizer = Visualizer(np.zeros((20, 24, 3)), PANOPTIC_METADATA)
+        image = visualizer.draw_panoptic_seg(ids, SEGMENTS, alpha=0.6).get_image()
+        assert image[5, 4].tolist() == [0, 153, 0]
+        assert image[5, 20].tolist() == [0, 0, round(0.6 * 0.75 * 255)]
+        assert not image[5, 12].any()
+        assert not image[17].any()
+    assert Visualizer.draw_panoptic_seg_predictions is Visualizer.draw_panoptic_seg
+
+
+def test_panoptic_segments_are_named_where_there_is_room() -> None:
+    ids = np.kron(_panoptic_ids(), np.ones((10, 10), dtype=np.int32))
+    visualizer = Visualizer(np.zeros((200, 240, 3)), PANOPTIC_METADATA)
+    named = visualizer.draw_panoptic_seg(ids, SEGMENTS, alpha=1.0).get_image()
+    unnamed = Visualizer(np.zeros((200, 240, 3)), PANOPTIC_METADATA)
+    unnamed = unnamed.draw_panoptic_seg(ids, SEGMENTS, area_threshold=1e6, alpha=1.0).get_image()
+    changed = (named != unnamed).any(axis=2)
+    assert changed[:, :80].any()
+    assert changed[:, 160:].any()
+    assert not changed[:, 82:158].any()
+
+
+def test_an_image_without_segments_stays() -> None:
+    image = np.full((20, 24, 3), 90)
+    assert (Visualizer(image).draw_panoptic_seg(np.zeros((20, 24), int), []).get_image() == 90).all()
+    assert (Visualizer(image).draw_sem_seg(np.full((20, 24), 255)).get_image() == 90).all()
+
+
+def test_what_is_no_segment_is_gray_in_bw_mode() -> None:
+    image = np.zeros((20, 24, 3), dtype=np.uint8)
+    image[..., 1] = 200
+    visualizer = Visualizer(image, PANOPTIC_METADATA, instance_mode=ColorMode.IMAGE_BW)
+    drawn = visualizer.draw_panoptic_seg(_panoptic_ids(), SEGMENTS).get_image()
+    assert len(set(drawn[17, 4].tolist())) == 1
+    assert len(set(drawn[5, 4].tolist())) > 1
+
+
+def test_semantic_labels_have_the_colours_of_their_classes() -> None:
+    labels = np.full((20, 24), 255)
+    labels[:, :8], labels[:, 8:12] = 1, 7  # 7: no class of this data set
+    image = Visualizer(np.zeros((20, 24, 3)), PANOPTIC_METADATA).draw_sem_seg(labels, alpha=0.6).get_image()
+    assert image[5, 4].tolist() == [0, 0, 153]
+    assert not image[:, 9:].any()
+    plain = Visualizer(np.zeros((20, 24, 3)), PANOPTIC_METADATA)
+    plain = plain.draw_sem_seg(
+        torch.as_tensor(labels), alpha=0.6, draw_text=False, edge_color=None
+    ).get_image()
+    assert (plain[:, :8] == [0, 0, 153]).all()
+    unnamed = Visualizer(np.zeros((20, 24, 3))).draw_sem_seg(labels).get_image()
+    assert unnamed[5, 10].any()
+
+
+def test_dataset_dicts_with_segments_or_labels(tmp_path: Path) -> None:
+    ids = _panoptic_ids()
+    ids[ids == 77] = 0
+    write_segment_ids(tmp_path / "a.png", ids)
+    record = {
+        "height": 20,
+        "width": 24,
+        "pan_seg_file_name": str(tmp_path / "a.png"),
+        "segments_info": SEGMENTS,
+        "annotations": [{"segment_id": 5, "category_id": 1}],
+    }
+
+    def draw(dic: dict[str, object]) -> np.ndarray:
+        return Visualizer(np.zeros((20, 24, 3)), PANOPTIC_METADATA).draw_dataset_dict(dic).get_image()
+
+    panoptic = draw(record)
+    assert panoptic[5, 4, 1] > 150
+    assert panoptic[5, 20, 2] > 100
+    labels = np.zeros((20, 24), dtype=np.uint8)
+    labels[:, 16:] = 1
+    objects = [{"bbox": [0, 0, 8, 8], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}]
+    semantic = draw({"sem_seg": labels})
+    assert semantic[18, 4].tolist() == [128, 0, 128]  # the class "things"
+    both = draw({"sem_seg": labels, "annotations": objects})
+    assert both[3, 22, 2] > 100
+    assert not both[3, 12].any()  # objects show what the things are

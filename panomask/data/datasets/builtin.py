@@ -4,21 +4,33 @@ Files are looked for below `data_root()` at the time a set is looked up, in the 
 (Detectron2's). datasets/README.md says where to download them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, data_root
+from panomask.data.catalog import Metadata
 from panomask.data.datasets.builtin_meta import _get_builtin_metadata
+from panomask.data.datasets.builtin_registration import Loader, Root, check_files, register_builtin
 from panomask.data.datasets.cityscapes import load_cityscapes_instances, load_cityscapes_semantic
+from panomask.data.datasets.cityscapes_panoptic import register_all_cityscapes_panoptic
 from panomask.data.datasets.coco import load_coco_json
+from panomask.data.datasets.coco_panoptic import load_coco_panoptic_json, load_separated, load_stuffonly
 from panomask.data.datasets.lvis import get_lvis_instances_meta, load_lvis_json
+from panomask.data.datasets.panoptic_categories import IGNORE_LABEL, LABEL_DIVISOR, THINGS_LABEL
 from panomask.data.datasets.pascal_voc import CLASS_NAMES, load_voc_instances
+from panomask.data.datasets.sem_seg import load_sem_seg
 from panomask.data.datasets.shapes import register_shapes
-from panomask.errors import InputError
 
-__all__ = ["register_all_cityscapes", "register_all_coco", "register_all_lvis", "register_all_pascal_voc"]
+__all__ = [
+    "check_files",
+    "register_all_ade20k",
+    "register_all_cityscapes",
+    "register_all_cityscapes_panoptic",
+    "register_all_coco",
+    "register_all_lvis",
+    "register_all_pascal_voc",
+]
 
 _COCO_INSTANCES = {
     "coco_2014_train": ("train2014", "instances_train2014.json"),
@@ -44,6 +56,13 @@ _COCO_KEYPOINTS = {
 }
 """The same for the keypoints of persons."""
 
+_COCO_PANOPTIC = {
+    "coco_2017_train": "train2017",
+    "coco_2017_val": "val2017",
+    "coco_2017_val_100": "val2017_100",
+}
+"""Name before "_panoptic" -> what follows "panoptic_" and "panoptic_stuff_" in the names of its files."""
+
 _LVIS = {
     "lvis_v1_train": "lvis_v1_train.json",
     "lvis_v1_val": "lvis_v1_val.json",
@@ -60,23 +79,20 @@ _LVIS = {
 
 _CITYSCAPES_SPLITS = ("train", "val", "test")
 
+_ADE20K_SPLITS = {"train": "training", "val": "validation"}
+
 _VOC_SPLITS = {2007: ("trainval", "train", "val", "test"), 2012: ("trainval", "train", "val")}
 """Year -> lists in VOC<year>/ImageSets/Main/."""
 
 _COCO_DOWNLOAD = "https://cocodataset.org/#download"
-
-Root = str | Path | None
-"""The folder that takes the place of `data_root()`; None stands for `data_root()` at lookup time."""
-
-Loader = Callable[[str, Metadata], list[dict[str, Any]]]
-"""Loads a data set from its name and metadata."""
+_COCO_PANOPTIC_DOWNLOAD = f"{_COCO_DOWNLOAD} (panoptic_annotations_trainval2017.zip and the zips in it)"
 
 
 def register_all_coco(root: Root = None) -> None:
-    """Register COCO's instance and keypoint sets."""
+    """Register COCO's instance, keypoint and panoptic sets."""
     for sets, family in ((_COCO_INSTANCES, "coco"), (_COCO_KEYPOINTS, "coco_person")):
         for name, (images, annotations) in sets.items():
-            _register(
+            register_builtin(
                 name,
                 partial(_load_json, load_coco_json),
                 root,
@@ -84,12 +100,82 @@ def register_all_coco(root: Root = None) -> None:
                 download=_COCO_DOWNLOAD,
                 metadata={"evaluator_type": "coco", **_get_builtin_metadata(family)},
             )
+    for prefix, files in _COCO_PANOPTIC.items():
+        _register_coco_panoptic(prefix, files, root)
+
+
+def _register_coco_panoptic(prefix: str, files: str, root: Root) -> None:
+    """Register the three forms of a panoptic set of COCO, as `coco_panoptic` registers a user's."""
+    image_folder, instances = _COCO_INSTANCES[prefix]
+    labels = f"coco/panoptic_stuff_{files}"
+    panoptic = {
+        "panoptic_root": f"coco/panoptic_{files}",
+        "image_root": f"coco/{image_folder}",
+        "panoptic_json": f"coco/annotations/panoptic_{files}.json",
+    }
+    objects = {"json_file": f"coco/annotations/{instances}"}
+    common = {"ignore_label": IGNORE_LABEL}
+    separated = {
+        **common,
+        "sem_seg_things_label": THINGS_LABEL,
+        **_get_builtin_metadata("coco_panoptic_separated"),
+    }
+    scored = {"evaluator_type": "coco_panoptic_seg", "label_divisor": LABEL_DIVISOR}
+    register = partial(register_builtin, root=root, download=_COCO_PANOPTIC_DOWNLOAD)
+    register(
+        f"{prefix}_panoptic",
+        _load_coco_panoptic,
+        paths={**panoptic, **objects},
+        needs=tuple(panoptic.values()),
+        metadata={**scored, **common, **_get_builtin_metadata("coco_panoptic_standard")},
+    )
+    register(
+        f"{prefix}_panoptic_separated",
+        _load_separated,
+        paths={**panoptic, **objects, "sem_seg_root": labels},
+        optional=("sem_seg_root",),
+        needs=(*panoptic.values(), *objects.values()),
+        metadata={**scored, **separated},
+    )
+    register(
+        f"{prefix}_panoptic_stuffonly",
+        _load_stuffonly,
+        paths={**panoptic, "sem_seg_root": labels},
+        optional=("sem_seg_root",),
+        needs=(
+            panoptic["image_root"],
+            (labels, panoptic["panoptic_root"]),
+            (labels, panoptic["panoptic_json"]),
+        ),
+        metadata={"evaluator_type": "sem_seg", **separated},
+    )
+
+
+def register_all_ade20k(root: Root = None) -> None:
+    """Register ADE20K's scene parsing benchmark, for semantic segmentation."""
+    for split, folder in _ADE20K_SPLITS.items():
+        register_builtin(
+            f"ade20k_sem_seg_{split}",
+            _load_sem_seg,
+            root,
+            paths={
+                "image_root": f"ADEChallengeData2016/images/{folder}",
+                "sem_seg_root": f"ADEChallengeData2016/annotations_detectron2/{folder}",
+            },
+            download="ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu; annotations_detectron2"
+            " are its annotations with each value lowered by 1, and 0 made 255",
+            metadata={
+                "evaluator_type": "sem_seg",
+                "ignore_label": IGNORE_LABEL,
+                **_get_builtin_metadata("ade20k_sem_seg"),
+            },
+        )
 
 
 def register_all_lvis(root: Root = None) -> None:
     """Register LVIS v0.5 and v1, and v0.5 with COCO's categories alone ("cocofied")."""
     for name, annotations in _LVIS.items():
-        _register(
+        register_builtin(
             name,
             partial(_load_json, load_lvis_json),
             root,
@@ -107,7 +193,7 @@ def register_all_cityscapes(root: Root = None) -> None:
     )
     for split in _CITYSCAPES_SPLITS:
         for task, load, metadata in tasks:
-            _register(
+            register_builtin(
                 f"cityscapes_fine_{task}_{split}",
                 load,
                 root,
@@ -126,7 +212,7 @@ def register_all_pascal_voc(root: Root = None) -> None:
     for year, splits in _VOC_SPLITS.items():
         for split in splits:
             folder = f"VOC{year}"
-            _register(
+            register_builtin(
                 f"voc_{year}_{split}",
                 _load_voc,
                 root,
@@ -147,68 +233,6 @@ def register_all_pascal_voc(root: Root = None) -> None:
             )
 
 
-def _register(
-    name: str,
-    load: Loader,
-    root: Root,
-    *,
-    paths: dict[str, str],
-    download: str,
-    metadata: dict[str, Any],
-    needs: Sequence[str] = (),
-) -> None:
-    """Register one set.
-
-    Args:
-        paths: metadata field -> path below the root.
-        download: where its files come from, for the message that they are missing.
-        needs: paths below the root that must exist; by default those of `paths`.
-    """
-    required = tuple(needs) or tuple(paths.values())
-    DatasetCatalog.register(name, partial(_load, name, load, root, required, download))
-    MetadataCatalog.provide(name, partial(_resolve, root, paths))
-    MetadataCatalog.get(name).set(**metadata)
-
-
-def _resolve(root: Root, paths: dict[str, str]) -> dict[str, str]:
-    return {field: str(_base(root) / path) for field, path in paths.items()}
-
-
-def _base(root: Root) -> Path:
-    return data_root() if root is None else Path(root)
-
-
-def _load(name: str, load: Loader, root: Root, needs: Sequence[str], download: str) -> list[dict[str, Any]]:
-    """Load a set once all its files are found."""
-    _find_files(name, root, needs, download)
-    return load(name, MetadataCatalog.get(name))
-
-
-def check_files(name: str) -> None:
-    """Raise InputError if `name` is a built-in set whose files are missing; none is read."""
-    func = DatasetCatalog.data.get(name)
-    if isinstance(func, partial) and func.func is _load:
-        _, _, root, needs, download = func.args
-        _find_files(name, root, needs, download)
-
-
-def _find_files(name: str, root: Root, needs: Sequence[str], download: str) -> None:
-    """InputError that says what to put where unless all is there."""
-    required = [str(_base(root) / path) for path in needs]
-    missing = [path for path in required if not Path(path).exists()]
-    if missing:
-        top = " and ".join(dict.fromkeys(f"{path.partition('/')[0]}/" for path in needs))
-        whole = "" if missing == required else f"; the set needs {_listed(required)}"
-        raise InputError(
-            f"{name}: {_listed(missing)} not found{whole}. Put there what {download} offers, or point"
-            f" PANOMASK_DATASETS to the folder that holds {top}"
-        )
-
-
-def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:-1]) + (" and " if len(paths) > 1 else "") + paths[-1]
-
-
 def _load_json(
     read: Callable[..., list[dict[str, Any]]], name: str, metadata: Metadata
 ) -> list[dict[str, Any]]:
@@ -220,6 +244,24 @@ def _load_json(
         on_bad="drop",
         require_annotations="image_info" not in Path(metadata.json_file).name,
     )
+
+
+def _load_coco_panoptic(name: str, metadata: Metadata) -> list[dict[str, Any]]:
+    return load_coco_panoptic_json(
+        metadata.panoptic_json, metadata.image_root, metadata.panoptic_root, metadata.as_dict()
+    )
+
+
+def _load_separated(name: str, metadata: Metadata) -> list[dict[str, Any]]:
+    return load_separated(name, on_bad="drop")
+
+
+def _load_stuffonly(name: str, metadata: Metadata) -> list[dict[str, Any]]:
+    return load_stuffonly(name, on_bad="drop")
+
+
+def _load_sem_seg(name: str, metadata: Metadata) -> list[dict[str, Any]]:
+    return load_sem_seg(metadata.sem_seg_root, metadata.image_root)
 
 
 def _load_cityscapes_instances(name: str, metadata: Metadata) -> list[dict[str, Any]]:
@@ -237,5 +279,7 @@ def _load_voc(name: str, metadata: Metadata) -> list[dict[str, Any]]:
 register_all_coco()
 register_all_lvis()
 register_all_cityscapes()
+register_all_cityscapes_panoptic()
+register_all_ade20k()
 register_all_pascal_voc()
 register_shapes()

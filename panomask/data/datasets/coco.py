@@ -1,7 +1,6 @@
 """Reader of COCO's instance and keypoint annotation files."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
+from panomask.data.datasets.annotation_problems import AnnotationProblems
 from panomask.data.datasets.coco_annotations import BadAnnotation, convert_annotation
 from panomask.data.datasets.coco_categories import (
     add_keypoint_metadata,
@@ -19,10 +19,12 @@ from panomask.data.datasets.coco_categories import (
     top_level_list,
 )
 from panomask.data.datasets.coco_images import read_images, sort_by_id
+from panomask.data.datasets.sem_seg import load_sem_seg
 from panomask.data.log_once import log_once
 from panomask.errors import InputError
+from panomask.json_file import collection_paused
 
-__all__ = ["load_coco_json", "read_coco_categories", "register_coco_instances"]
+__all__ = ["load_coco_json", "load_sem_seg", "read_coco_categories", "register_coco_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +94,10 @@ def load_coco_json(
     return records
 
 
+@collection_paused()
 def read_records(
     json_file: str | Path,
-    image_root: str | Path,
+    image_root: str | Path | None,
     *,
     prepare_images: Callable[[list[Any]], None] | None = None,
     extra_annotation_keys: Sequence[str] | None = None,
@@ -106,13 +109,11 @@ def read_records(
     Args:
         prepare_images: called with the file's "images", unchecked, which it may change: for relatives of
             COCO's format.
-        json_file, image_root, extra_annotation_keys, on_bad, require_annotations: see `load_coco_json`.
+        image_root: see `load_coco_json`; None leaves "file_name" as in the file and asks for no folder.
+        json_file, extra_annotation_keys, on_bad, require_annotations: see `load_coco_json`.
     """
-    if on_bad not in ("refuse", "drop"):
-        raise InputError(
-            f'on_bad (DATASETS.ON_BAD_ANNOTATION) is {on_bad!r}; allowed are "refuse" and "drop"'
-        )
     start = perf_counter()
+    problems = AnnotationProblems(json_file, on_bad)
     document = read_json(json_file)
     images = top_level_list(json_file, document, "images")
     if prepare_images is not None:
@@ -121,10 +122,11 @@ def read_records(
     annotations: list[Any] = []
     if require_annotations or "annotations" in document:
         annotations = top_level_list(json_file, document, "annotations")
+    _refuse_panoptic_file(json_file, annotations)
     del document
 
-    records = read_images(json_file, images, Path(image_root))
-    problems = _Problems(json_file, on_bad, total=len(annotations))
+    records = read_images(json_file, images, None if image_root is None else Path(image_root))
+    problems.total = len(annotations)
     _add_annotations(records, annotations, categories, extra_annotation_keys or (), problems)
     problems.log_summary()
     log_once(
@@ -134,6 +136,15 @@ def read_records(
         *(json_file, len(records), len(annotations), len(categories), perf_counter() - start),
     )
     return sort_by_id(json_file, records), categories
+
+
+def _refuse_panoptic_file(json_file: str | Path, annotations: list[Any]) -> None:
+    if annotations and isinstance(annotations[0], dict) and "segments_info" in annotations[0]:
+        raise InputError(
+            f"{json_file}: a COCO panoptic file, where a file of instances is needed; give the folder of its"
+            " PNG files too (DATASETS.REGISTER.<name>.PANOPTIC_ROOT; register_panoptic in Python), or give"
+            " the file of instances"
+        )
 
 
 def _map_category_ids(records: list[dict[str, Any]], id_map: dict[int, int]) -> None:
@@ -176,46 +187,12 @@ def _brief(values: Any) -> str:
     return ", ".join(items[:5]) + (", ..." if len(items) > 5 else "")
 
 
-class _Problems:
-    """What happens to bad annotations: the first one is raised, or all are counted."""
-
-    def __init__(self, json_file: str | Path, on_bad: str, total: int) -> None:
-        self.json_file = json_file
-        self.on_bad = on_bad
-        self.total = total
-        self.counts: Counter[str] = Counter()
-        self.first = ""
-
-    def add(self, where: str, bad: BadAnnotation) -> None:
-        """Raise InputError, or note the fault in "drop" mode."""
-        if self.on_bad == "refuse":
-            raise InputError(
-                f"{self.json_file}: {where}: {bad}; correct or remove the annotation, or leave out all bad"
-                " ones by DATASETS.ON_BAD_ANNOTATION drop"
-            )
-        self.first = self.first or f"{where}: {bad}"
-        self.counts[bad.kind if not bad.rest else f"{bad.kind} (object kept with its other polygons)"] += 1
-
-    def log_summary(self) -> None:
-        """One line about all that was left out, if anything was; InputError when nothing is left."""
-        if self.counts and self.counts.total() >= self.total:
-            raise InputError(
-                f"{self.json_file}: all {self.total} annotations are bad. The first: {self.first}"
-            )
-        if self.counts:
-            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.counts.most_common())
-            logger.warning(
-                "%s: %d of %d annotations are bad and left out: %s. The first: %s",
-                *(self.json_file, self.counts.total(), self.total, kinds, self.first),
-            )
-
-
 def _add_annotations(
     records: dict[Any, dict[str, Any]],
     annotations: list[Any],
     categories: list[dict[str, Any]],
     extra_keys: Sequence[str],
-    problems: _Problems,
+    problems: AnnotationProblems,
 ) -> None:
     """Convert each annotation into its image's record. Empties the list as it goes, to free memory."""
     num_keypoints = {
@@ -257,9 +234,7 @@ def _find_record(
             'an object with "id", "image_id", "category_id", ... is needed',
         )
     if "segments_info" in annotation:
-        raise BadAnnotation(
-            "panoptic segments", "this is a COCO panoptic file", "a COCO instances file is needed"
-        )
+        raise BadAnnotation("panoptic segments", "in a file of instances", "one of the two is needed")
     for key in ("id", "image_id", "category_id"):
         if not isinstance(annotation.get(key), (int, str)):
             raise BadAnnotation(

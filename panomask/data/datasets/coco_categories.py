@@ -26,11 +26,16 @@ def read_coco_categories(json_file: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is missing or broken, or the categories are (see `check_categories`).
     """
+    return check_categories(json_file, find_categories(json_file))
+
+
+def find_categories(json_file: str | Path) -> list[Any]:
+    """The list "categories" of a COCO file, unchecked; see `read_coco_categories`."""
     categories = _find_categories(Path(json_file))
     if categories is None:
         document = read_json(json_file)
         categories = top_level_list(json_file, document, "categories")
-    return check_categories(json_file, categories)
+    return categories
 
 
 def top_level_list(json_file: str | Path, document: Any, key: str) -> list[Any]:

@@ -7,10 +7,15 @@ from typing import Any
 from panomask.errors import InputError
 
 
-def read_images(json_file: str | Path, images: list[Any], image_root: Path) -> dict[Any, dict[str, Any]]:
-    """Image id -> dataset dict without objects."""
+def read_images(
+    json_file: str | Path, images: list[Any], image_root: Path | None
+) -> dict[Any, dict[str, Any]]:
+    """Image id -> dataset dict without objects.
+
+    `image_root` is joined to the names; None leaves them as they are, for work on annotations alone.
+    """
     records: dict[Any, dict[str, Any]] = {}
-    root = str(image_root)
+    root = "" if image_root is None else str(image_root)
     for position, image in enumerate(images):
         where = f"{json_file}: image number {position} (counted from 0)"
         if not isinstance(image, dict):
@@ -36,7 +41,7 @@ def read_images(json_file: str | Path, images: list[Any], image_root: Path) -> d
             "image_id": id_,
             "annotations": [],
         }
-    if images and not Path(images[0]["file_name"]).is_absolute():
+    if images and image_root is not None and not Path(images[0]["file_name"]).is_absolute():
         _check_image_root(json_file, image_root, images[0]["file_name"])
     return records
 
@@ -60,8 +65,9 @@ def _check_image_root(json_file: str | Path, image_root: Path, name: str) -> Non
         beside / "images",
         beside.parent / "images",
     ]
-    wanted = image_root / name
-    found = None if wanted.exists() else next((c for c in candidates if (c / name).is_file()), None)
+    # Unlike pathlib's, these answer False to names that the file system refuses.
+    is_there = os.path.exists(image_root / name)
+    found = None if is_there else next((c for c in candidates if os.path.isfile(c / name)), None)
     if found is not None:
         raise InputError(
             f"{json_file}: image {name!r} is not in the image folder {image_root}, but in {found}; give that"

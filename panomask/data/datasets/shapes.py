@@ -13,7 +13,15 @@ from typing import Any
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog, data_root
 from panomask.data.datasets.coco import load_coco_json
 from panomask.data.datasets.coco_categories import keypoint_metadata
-from panomask.data.datasets.shapes_annotation import COLORS, keypoint_categories
+from panomask.data.datasets.coco_panoptic import load_panoptic
+from panomask.data.datasets.panoptic_categories import (
+    IGNORE_LABEL,
+    LABEL_DIVISOR,
+    THINGS_LABEL,
+    check_panoptic_categories,
+    panoptic_class_metadata,
+)
+from panomask.data.datasets.shapes_annotation import COLORS, keypoint_categories, panoptic_categories
 from panomask.data.datasets.shapes_drawing import KEYPOINT_NAMES, THING_CLASSES
 from panomask.data.datasets.shapes_writing import SPLITS, VERSION, is_complete, write_shapes
 
@@ -47,8 +55,12 @@ def ensure_shapes() -> Path:
 
 
 def register_shapes() -> None:
-    """Register shapes_{train,val} (instances) and shapes_keypoints_{train,val} (class `figure` alone)."""
+    """Register shapes_{train,val} (instances), shapes_keypoints_{train,val} and shapes_panoptic_{train,val}.
+
+    That of keypoints has the class `figure` alone.
+    """
     for split in SPLITS:
+        _register_panoptic(f"shapes_panoptic_{split}", split)
         _register(f"shapes_{split}", kind="instances", split=split, classes=list(THING_CLASSES))
         _register(f"shapes_keypoints_{split}", kind="keypoints", split=split, classes=["figure"])
 
@@ -61,6 +73,34 @@ def _register(name: str, *, kind: str, split: str, classes: list[str]) -> None:
     if kind == "keypoints":
         declared = keypoint_metadata(keypoint_categories())
         MetadataCatalog.get(name).set(**declared, keypoint_oks_sigmas=list(KEYPOINT_SIGMAS))
+
+
+def _register_panoptic(name: str, split: str) -> None:
+    DatasetCatalog.register(name, partial(_load_panoptic, name))
+    MetadataCatalog.provide(name, partial(_panoptic_paths, split))
+    categories = check_panoptic_categories("shapes", panoptic_categories())
+    MetadataCatalog.get(name).set(
+        evaluator_type="coco_panoptic_seg",
+        ignore_label=IGNORE_LABEL,
+        label_divisor=LABEL_DIVISOR,
+        sem_seg_things_label=THINGS_LABEL,
+        **panoptic_class_metadata(categories),
+    )
+
+
+def _panoptic_paths(split: str) -> dict[str, str]:
+    folder = shapes_folder()
+    return {
+        "panoptic_json": str(folder / "annotations" / f"panoptic_{split}.json"),
+        "panoptic_root": str(folder / f"panoptic_{split}"),
+        "image_root": str(folder / split),
+    }
+
+
+def _load_panoptic(name: str) -> list[dict[str, Any]]:
+    ensure_shapes()
+    metadata = MetadataCatalog.get(name)
+    return load_panoptic(metadata.panoptic_json, metadata.panoptic_root, metadata.image_root, name)
 
 
 def _paths(kind: str, split: str) -> dict[str, str]:

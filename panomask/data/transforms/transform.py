@@ -83,6 +83,16 @@ def _clip_half_plane(ring: np.ndarray, *, axis: int, limit: float, sign: int) ->
     return points[np.stack([is_crossing, is_inside], axis=1)]
 
 
+def _nearest_pixels(size: int, new_size: int) -> np.ndarray:
+    """(new_size,) positions of the pixels that PIL picks.
+
+    It adds up steps; the product of step and index would differ where a centre falls on a border.
+    """
+    steps = np.full(new_size, size / new_size)
+    steps[:1] *= 0.5
+    return np.minimum(np.cumsum(steps).astype(np.int64), size - 1)
+
+
 class ResizeTransform(Transform):
     """Resize from (h, w) to (new_h, new_w): uint8 by PIL (anti-aliased), floating point by torch (not)."""
 
@@ -115,9 +125,9 @@ class ResizeTransform(Transform):
 
     def _nearest(self, img: np.ndarray) -> np.ndarray:
         """For labels of any dtype, PIL's choice of pixel: the one that holds the target pixel's centre."""
-        rows = ((np.arange(self.new_h) + 0.5) * (self.h / self.new_h)).astype(np.int64)
-        columns = ((np.arange(self.new_w) + 0.5) * (self.w / self.new_w)).astype(np.int64)
-        return img[np.minimum(rows, self.h - 1)[:, None], np.minimum(columns, self.w - 1)]
+        # One axis after the other: several times faster than both at once.
+        cut = img.take(_nearest_pixels(self.w, self.new_w), axis=1)
+        return cut.take(_nearest_pixels(self.h, self.new_h), axis=0)
 
     def _resize_uint8(self, img: np.ndarray, method: int) -> np.ndarray:
         resample, size = Image.Resampling(method), (self.new_w, self.new_h)

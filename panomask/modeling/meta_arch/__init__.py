@@ -1,7 +1,18 @@
 """Whole models."""
 
 from panomask.modeling.meta_arch.build import build_model
+from panomask.modeling.meta_arch.panoptic_fpn import PanopticFPN
 from panomask.modeling.meta_arch.rcnn import GeneralizedRCNN, ProposalNetwork
-from panomask.registry import META_ARCH_REGISTRY
+from panomask.modeling.meta_arch.semantic_seg import SemanticSegmentor, build_sem_seg_head
+from panomask.registry import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-__all__ = ["META_ARCH_REGISTRY", "GeneralizedRCNN", "ProposalNetwork", "build_model"]
+__all__ = [
+    "META_ARCH_REGISTRY",
+    "SEM_SEG_HEADS_REGISTRY",
+    "GeneralizedRCNN",
+    "PanopticFPN",
+    "ProposalNetwork",
+    "SemanticSegmentor",
+    "build_model",
+    "build_sem_seg_head",
+]

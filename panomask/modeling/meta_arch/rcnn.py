@@ -16,6 +16,7 @@ from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
 from panomask.modeling.backbone import Backbone, build_backbone
+from panomask.modeling.meta_arch.image_model import ImageModel, output_size
 from panomask.modeling.postprocessing import detector_postprocess
 from panomask.modeling.proposal_generator import build_proposal_generator
 from panomask.modeling.roi_heads import build_roi_heads
@@ -25,55 +26,8 @@ from panomask.structures import ImageList, Instances
 MAX_DRAWN_PROPOSALS = 20
 
 
-class _ImageModel(nn.Module):
-    """A backbone and the normalisation of what goes into it.
-
-    Args:
-        backbone: images to feature maps.
-        pixel_mean, pixel_std: one number a channel, in the range of the input.
-
-    Raises:
-        InputError: means and deviations of different counts.
-    """
-
-    pixel_mean: torch.Tensor
-    pixel_std: torch.Tensor
-
-    def __init__(self, *, backbone: Backbone, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
-        super().__init__()
-        if len(pixel_mean) != len(pixel_std):
-            raise InputError(
-                f"MODEL.PIXEL_MEAN has {len(pixel_mean)} channels and MODEL.PIXEL_STD {len(pixel_std)};"
-                " they must agree"
-            )
-        self.backbone = backbone
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            buffer = torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
-            self.register_buffer(name, buffer, persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is; inputs are moved there."""
-        return self.pixel_mean.device
-
-    def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """Move, normalise, pad and stack the images: (N, C, H, W) with their own sizes beside it."""
-        images = [x["image"].to(self.device) for x in batched_inputs]
-        return ImageList.from_tensors(
-            [(image - self.pixel_mean) / self.pixel_std for image in images],
-            self.backbone.size_divisibility,
-            padding_constraints=self.backbone.padding_constraints,
-        )
-
-    def _ground_truth(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Instances] | None:
-        """The inputs' "instances" on the model's device, None where there are none."""
-        if "instances" not in batched_inputs[0]:
-            return None
-        return [x["instances"].to(self.device) for x in batched_inputs]
-
-
 @META_ARCH_REGISTRY.register()
-class GeneralizedRCNN(_ImageModel):
+class GeneralizedRCNN(ImageModel):
     """Backbone, region proposals, and heads on the proposals (Faster R-CNN, Mask R-CNN and their kin).
 
     Args:
@@ -208,7 +162,7 @@ class GeneralizedRCNN(_ImageModel):
 
 
 @META_ARCH_REGISTRY.register()
-class ProposalNetwork(_ImageModel):
+class ProposalNetwork(ImageModel):
     """Backbone and proposal generator alone.
 
     Args:
@@ -263,6 +217,4 @@ class ProposalNetwork(_ImageModel):
 def _to_output_size(
     instances: Instances, batched_input: dict[str, Any], image_size: tuple[int, int]
 ) -> Instances:
-    height = batched_input.get("height", image_size[0])
-    width = batched_input.get("width", image_size[1])
-    return detector_postprocess(instances, height, width)
+    return detector_postprocess(instances, *output_size(batched_input, image_size))

@@ -1,6 +1,7 @@
 """The built-in names, below the data root of the moment."""
 
 import json
+import shutil
 
 import pytest
 
@@ -22,7 +23,7 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "height": 10, "width": 20}
 def coco_val(monkeypatch, tmp_path):
     """A coco_2017_val with one image and two objects, one of them of no area."""
     monkeypatch.setenv("PANOMASK_DATASETS", str(tmp_path))
-    categories = [{"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES]
+    categories = [{"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]]
     annotations = [
         {"id": 1, "image_id": 1, "category_id": 90, "bbox": [1, 2, 3, 4], "iscrowd": 0},
         {"id": 2, "image_id": 1, "category_id": 1, "bbox": [1, 2, 0, 4], "iscrowd": 0},
@@ -38,17 +39,85 @@ def coco_val(monkeypatch, tmp_path):
 
 
 def test_coco_classes():
-    assert len(COCO_CATEGORIES) == 80
-    by_id = {c["id"]: c["name"] for c in COCO_CATEGORIES}
+    things = [c for c in COCO_CATEGORIES if c["isthing"]]
+    assert COCO_CATEGORIES[:80] == things
+    by_id = {c["id"]: c["name"] for c in things}
     assert list(by_id) == sorted(by_id)
     assert (by_id[1], by_id[13], by_id[44], by_id[90]) == ("person", "stop sign", "bottle", "toothbrush")
     assert set(range(1, 91)) - set(by_id) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-    assert len({tuple(c["color"]) for c in COCO_CATEGORIES}) == 80
+    assert len({tuple(c["color"]) for c in COCO_CATEGORIES}) == len(COCO_CATEGORIES) == 133
     meta = _get_builtin_metadata("coco")
     assert meta["thing_classes"][79] == "toothbrush"
     assert meta["thing_dataset_id_to_contiguous_id"][90] == 79
     with pytest.raises(InputError, match="coco"):
         _get_builtin_metadata("cityscape")
+
+
+def test_coco_stuff():
+    stuff = [c for c in COCO_CATEGORIES if not c["isthing"]]
+    by_id = {c["id"]: c["name"] for c in stuff}
+    assert len(by_id) == 53
+    assert list(by_id) == sorted(by_id)
+    assert (by_id[92], by_id[149], by_id[184], by_id[200]) == ("banner", "road", "tree-merged", "rug-merged")
+    assert next(c["color"] for c in stuff if c["id"] == 187) == [70, 130, 180]
+    separated = _get_builtin_metadata("coco_panoptic_separated")
+    assert len(separated["stuff_classes"]) == len(set(separated["stuff_classes"])) == 54
+    assert (separated["stuff_classes"][0], separated["stuff_classes"][40]) == ("things", "sky")
+    assert separated["stuff_dataset_id_to_contiguous_id"][187] == 40
+    assert separated["stuff_dataset_id_to_contiguous_id"][0] == 0
+    assert len(separated["stuff_colors"]) == 54
+    assert len(separated["thing_classes"]) == 80
+    standard = _get_builtin_metadata("coco_panoptic_standard")
+    assert standard["thing_classes"] == standard["stuff_classes"] == [c["name"] for c in COCO_CATEGORIES]
+    assert standard["thing_dataset_id_to_contiguous_id"][90] == 79
+    assert standard["stuff_dataset_id_to_contiguous_id"][92] == 80
+
+
+def test_ade20k_classes():
+    classes = MetadataCatalog.get("ade20k_sem_seg_val").stuff_classes
+    assert len(set(classes)) == len(classes) == 150
+    assert (classes[0], classes[12], classes[149]) == ("wall", "person", "flag")
+
+
+@pytest.fixture
+def coco_panoptic(monkeypatch, tmp_path):
+    """A coco_2017_val with one image of one segment, and the file of instances."""
+    monkeypatch.setenv("PANOMASK_DATASETS", str(tmp_path))
+    coco = tmp_path / "coco"
+    for folder in ("annotations", "val2017", "panoptic_val2017"):
+        (coco / folder).mkdir(parents=True)
+    (coco / "val2017" / "a.jpg").touch()
+    (coco / "panoptic_val2017" / "a.png").touch()
+    segment = {"id": 4, "category_id": 187, "area": 200, "bbox": [0, 0, 20, 10], "iscrowd": 0}
+    panoptic = {"image_id": 1, "file_name": "a.png", "segments_info": [segment]}
+    content = {"images": [IMAGE], "annotations": [panoptic], "categories": COCO_CATEGORIES}
+    (coco / "annotations/panoptic_val2017.json").write_text(json.dumps(content))
+    things = [c for c in COCO_CATEGORIES if c["isthing"]]
+    content = {"images": [IMAGE], "annotations": [], "categories": things}
+    (coco / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    return coco
+
+
+def test_coco_panoptic(coco_panoptic):
+    (standard,) = DatasetCatalog.get("coco_2017_val_panoptic")
+    assert standard["segments_info"][0]["category_id"] == 119
+    (separated,) = DatasetCatalog.get("coco_2017_val_panoptic_separated")
+    assert separated["segments_info"][0]["category_id"] == 40
+    assert separated["annotations"] == []
+    (stuff,) = DatasetCatalog.get("coco_2017_val_panoptic_stuffonly")
+    assert stuff["pan_seg_file_name"] == str(coco_panoptic / "panoptic_val2017/a.png")
+    assert MetadataCatalog.get("coco_2017_val_panoptic_stuffonly").sem_seg_root is None
+    (coco_panoptic / "panoptic_stuff_val2017").mkdir()
+    root = MetadataCatalog.get("coco_2017_val_panoptic_stuffonly").sem_seg_root
+    assert root == str(coco_panoptic / "panoptic_stuff_val2017")
+    (coco_panoptic / "panoptic_stuff_val2017/a.png").touch()
+    shutil.rmtree(coco_panoptic / "panoptic_val2017")
+    (stuff,) = DatasetCatalog.get("coco_2017_val_panoptic_stuffonly")
+    assert set(stuff) == {"file_name", "sem_seg_file_name"}
+    with pytest.raises(InputError, match=r"panoptic_val2017 not found.*panoptic_annotations_trainval2017"):
+        builtin.check_files("coco_2017_val_panoptic_separated")
+    with pytest.raises(InputError, match=r"panoptic_train2017 and .*panoptic_train2017.json not found"):
+        builtin.check_files("coco_2017_train_panoptic_stuffonly")
 
 
 def test_class_names_are_known_without_files(monkeypatch, tmp_path):
@@ -123,6 +192,8 @@ NAMES = (
     " keypoints_coco_2017_train keypoints_coco_2017_val_100 lvis_v1_train lvis_v1_test_dev"
     " lvis_v0.5_val_rand_100 lvis_v0.5_train_cocofied cityscapes_fine_instance_seg_train"
     " cityscapes_fine_sem_seg_test voc_2007_trainval voc_2007_test voc_2012_val shapes_train shapes_val"
+    " shapes_panoptic_train shapes_panoptic_val coco_2017_train_panoptic coco_2017_val_100_panoptic"
+    " coco_2017_train_panoptic_separated coco_2017_val_100_panoptic_stuffonly cityscapes_fine_panoptic_val"
 ).split()
 
 
@@ -137,6 +208,9 @@ def test_names(name):
         "pascal_voc",
         "cityscapes_instance",
         "cityscapes_sem_seg",
+        "cityscapes_panoptic_seg",
+        "coco_panoptic_seg",
+        "sem_seg",
     )
 
 

@@ -67,3 +67,8 @@ def test_images_in_another_place_are_found(tmp_path, place, given):
         read_images(tmp_path / "data" / "f.json", [image()], tmp_path / given)
     assert f"but in {tmp_path / place};" in str(e.value)
     assert read_images(tmp_path / "data" / "f.json", [image()], tmp_path / place)
+
+
+def test_a_name_that_the_file_system_refuses(tmp_path):
+    (record,) = read_images("f.json", [image(file_name="a" * 300)], tmp_path).values()
+    assert record["file_name"] == f"{tmp_path}/{'a' * 300}"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -324,3 +325,20 @@ def test_registered_names_write_the_set_on_first_use(
     assert ("left_hand", "right_hand") in metadata.keypoint_flip_map
     assert len(metadata.keypoint_connection_rules) == 8
     assert len(metadata.keypoint_oks_sigmas) == len(KEYPOINT_NAMES)
+
+
+def test_panoptic_sets_agree_with_the_instances(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANOMASK_DATASETS", str(tmp_path))
+    metadata = MetadataCatalog.get("shapes_panoptic_val")
+    assert metadata.thing_classes == list(THING_CLASSES)
+    assert metadata.stuff_classes == ["things", "sky", "grass", "water"]
+    shutil.copytree(small, tmp_path / "shapes" / f"v{shapes_writing.VERSION}")
+    panoptic, instances = DatasetCatalog.get("shapes_panoptic_val"), DatasetCatalog.get("shapes_val")
+    for record, other in zip(panoptic, instances, strict=True):
+        assert record["file_name"] == other["file_name"]
+        found = sorted(annotation["category_id"] for annotation in record["annotations"])
+        assert found == sorted(annotation["category_id"] for annotation in other["annotations"])
+        assert Path(record["pan_seg_file_name"]).is_file()
+        assert {s["category_id"] for s in record["segments_info"] if not s["isthing"]} <= {1, 2, 3}

@@ -90,6 +90,14 @@ def test_resize_segmentation_takes_nearest_pixels_of_any_dtype(dtype):
     np.testing.assert_array_equal(resized.astype(np.uint8), expected)
 
 
+@pytest.mark.parametrize("size, new_size", [(4, 6), (2, 7), (4, 30), (53, 20), (1, 5), (480, 800)])
+def test_resize_of_labels_is_that_of_pil_where_centres_fall_on_borders_too(size, new_size):
+    row = np.arange(size, dtype=np.int32)[None]
+    expected = np.asarray(Image.fromarray(row).resize((new_size, 1), Image.Resampling.NEAREST))
+    found = T.ResizeTransform(1, size, 1, new_size).apply_segmentation(row)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_resize_scales_coordinates_and_boxes():
     resize = T.ResizeTransform(10, 20, 30, 10)
     np.testing.assert_allclose(resize.apply_coords(np.array([[4.0, 2.0]])), [[2, 6]])

@@ -1,4 +1,4 @@
-"""Two-stage detectors of the model zoo compute what Detectron2 recorded: one body for all of them."""
+"""Models of the zoo compute what Detectron2 recorded: one body for all of them."""
 
 import json
 import lzma
@@ -11,14 +11,16 @@ from pycocotools import mask as coco_mask
 
 from panomask.structures import Boxes, Instances
 
-GOLDEN = json.loads(
-    lzma.decompress((Path(__file__).parents[1] / "golden_rcnn.json.xz").read_bytes()).decode()
-)
-"""{"inference", "training"} -> name -> what Detectron2 recorded, its masks and detections thinned out."""
+FILES = [
+    json.loads(lzma.decompress((Path(__file__).parents[1] / f"golden_{family}.json.xz").read_bytes()))
+    for family in ("rcnn", "panoptic")
+]
+GOLDEN = {kind: {**FILES[0][kind], **FILES[1][kind]} for kind in ("inference", "training")}
+"""Kind -> name -> what Detectron2 recorded, its masks and detections thinned out."""
 
 QUICK = {
-    "inference": {"mask_rcnn_R_50_FPN_1x", "cascade_mask_rcnn_R_50_FPN_1x"},
-    "training": {"mask_rcnn_R_50_FPN_1x"},
+    "inference": {"mask_rcnn_R_50_FPN_1x", "cascade_mask_rcnn_R_50_FPN_1x", "panoptic_fpn_R_50_1x"},
+    "training": {"mask_rcnn_R_50_FPN_1x", "semantic_R_50_FPN_1x"},
 }
 """What also runs where slow tests do not; of training the first step alone."""
 
@@ -104,3 +106,33 @@ def test_differences_are_seen(golden_checks):
             golden_checks.check_instances(changed, expected)
     with pytest.raises(AssertionError):
         golden_checks.check_instances(found[:1], expected)
+
+
+def test_differences_of_maps_are_seen(golden_checks):
+    ids = torch.ones(20, 20, dtype=torch.int32)
+    ids[:5] = 2
+    rle = {str(i): coco_mask.encode(np.asfortranarray(ids == i))["counts"].decode() for i in (1, 2)}
+    segments_info = [
+        {"id": 1, "isthing": True, "score": 0.9, "category_id": 3, "instance_id": 0},
+        {"id": 2, "isthing": False, "category_id": 3, "area": 100},
+    ]
+    expected = {
+        "segments_info": segments_info,
+        "segment_area": {"1": 300, "2": 100},
+        "segment_rle": rle,
+    }
+    golden_checks.check_panoptic_seg((ids, segments_info), expected)
+    changed = [{**segments_info[0], "score": 0.89}, segments_info[1]]
+    for actual in ((ids.roll(2, dims=0), segments_info), (ids, changed), (ids, segments_info[:1])):
+        with pytest.raises(AssertionError):
+            golden_checks.check_panoptic_seg(actual, expected)
+
+    logits = torch.stack([ids.float(), 3 - ids.float()])
+    expected = {
+        **{"shape": [2, 20, 20], "mean": 1.5, "std": logits.double().std().item(), "absmax": 2},
+        **{"head": [2.0] * 8, "argmax_rle": [rle["2"], rle["1"]]},
+    }
+    golden_checks.check_sem_seg(logits, expected)
+    for changed in (logits * 1.001, logits.roll(1, dims=1).roll(-1, dims=2), logits.flip(0)):
+        with pytest.raises(AssertionError):
+            golden_checks.check_sem_seg(changed, expected)

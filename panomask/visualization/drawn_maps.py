@@ -1,0 +1,130 @@
+"""The maps that are drawn: segments and labels of a model's output or a dataset dict."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_coding
+import torch
+
+from panomask.data.catalog import Metadata, things_label
+from panomask.errors import InputError
+from panomask.panoptic_png import read_segment_ids
+from panomask.semantic_png import read_semantic_labels
+from panomask.structures import BoxMode
+from panomask.structures.segment_map import (
+    build_segment_map,
+    segment_rles,
+    semantic_labels,
+    semantic_map,
+)
+from panomask.visualization.segment_map_drawing import present_values
+
+IGNORE_LABEL = 255
+_MAPS = ("pan_seg", "pan_seg_file_name", "segments_info", "sem_seg", "sem_seg_file_name")
+
+
+def has_panoptic_truth(record: dict[str, Any]) -> bool:
+    """Whether a dataset dict has segments: a map or a PNG of ids, and what they stand for."""
+    return record.get("segments_info") is not None and any(
+        record.get(key) is not None for key in ("pan_seg", "pan_seg_file_name")
+    )
+
+
+def panoptic_truth(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
+    """(H, W) segment ids: those of "pan_seg", or of the file "pan_seg_file_name".
+
+    Raises:
+        InputError: the file is no panoptic PNG of the image's size, or its segments are not those listed.
+    """
+    ids = _segment_ids(record)
+    _segment_map(record, metadata, ids)
+    return ids
+
+
+def panoptic_segments(
+    panoptic_seg: torch.Tensor | np.ndarray,
+    segments_info: Sequence[dict[str, Any]] | None,
+    metadata: Metadata,
+) -> tuple[np.ndarray, Sequence[dict[str, Any]]]:
+    """Ids (H, W) and what they stand for.
+
+    Without `segments_info` they are category * metadata.label_divisor + number of the object, and -1 for no
+    segment.
+
+    Raises:
+        InputError: the metadata has no `label_divisor`.
+    """
+    ids = np.asarray(panoptic_seg.detach().cpu() if isinstance(panoptic_seg, torch.Tensor) else panoptic_seg)
+    if segments_info is not None:
+        return ids, segments_info
+    divisor = metadata.get("label_divisor")
+    if divisor is None:
+        raise InputError(
+            f"Panoptic segments of {metadata.name!r} come without segments_info, and its metadata has no"
+            " label_divisor to read their ids by; give segments_info, or set label_divisor"
+        )
+    things = set((metadata.get("thing_dataset_id_to_contiguous_id") or {}).values())
+    numbers = [int(number) for number in present_values(ids).tolist() if number >= 0]
+    return ids, [
+        {"id": number, "category_id": number // divisor, "isthing": number // divisor in things}
+        for number in numbers
+    ]
+
+
+def semantic_truth(record: dict[str, Any], metadata: Metadata) -> np.ndarray | None:
+    """(H, W) semantic labels of a dataset dict; None if it has none.
+
+    They are in "sem_seg" or the file "sem_seg_file_name", or follow from the panoptic segments:
+    `things_label` for things, if there is one, else every segment's own class.
+
+    Raises:
+        InputError: a file that cannot be read, or whose segments are not those that are listed.
+    """
+    if record.get("sem_seg") is not None:
+        return np.asarray(record["sem_seg"])
+    if record.get("sem_seg_file_name") is not None:
+        return read_semantic_labels(record["sem_seg_file_name"])
+    if not has_panoptic_truth(record):
+        return None
+    labels = semantic_labels(record["segments_info"], things_label(metadata))
+    ignored = metadata.get("ignore_label", IGNORE_LABEL)
+    return semantic_map(_segment_map(record, metadata), labels, ignored)
+
+
+def objects_alone(record: dict[str, Any], metadata: Metadata) -> dict[str, Any]:
+    """The objects of a dataset dict, without its segments and semantic labels.
+
+    Returns:
+        A copy with "annotations"; those that name a segment have its mask (RLE) and box.
+    """
+    annotations = record.get("annotations") or []
+    if has_panoptic_truth(record) and any("segment_id" in annotation for annotation in annotations):
+        rles = segment_rles(_segment_map(record, metadata), len(record["segments_info"]))
+        by_id = {info["id"]: rle for info, rle in zip(record["segments_info"], rles, strict=True)}
+        annotations = [_with_mask(a, by_id[a["segment_id"]]) if "segment_id" in a else a for a in annotations]
+    rest = {key: value for key, value in record.items() if key not in _MAPS}
+    return {**rest, "annotations": annotations}
+
+
+def _with_mask(annotation: dict[str, Any], rle: dict[str, Any]) -> dict[str, Any]:
+    bbox = mask_coding.toBbox(rle).tolist()
+    return {**annotation, "segmentation": rle, "bbox": bbox, "bbox_mode": BoxMode.XYWH_ABS}
+
+
+def _segment_ids(record: dict[str, Any]) -> np.ndarray:
+    if record.get("pan_seg") is not None:
+        return np.asarray(record["pan_seg"])
+    size = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
+    return read_segment_ids(record["pan_seg_file_name"], size)
+
+
+def _segment_map(record: dict[str, Any], metadata: Metadata, ids: np.ndarray | None = None) -> np.ndarray:
+    """See `build_segment_map`; `ids`: (H, W), if they are read already."""
+    ids = _segment_ids(record) if ids is None else ids
+    listed = [info["id"] for info in record["segments_info"]]
+    strict = metadata.get("on_bad_annotation") != "drop"  # dropped segments are not listed
+    try:
+        return build_segment_map(ids, listed, strict=strict)
+    except InputError as error:
+        raise InputError(f"{record.get('pan_seg_file_name', 'pan_seg')}: {error}") from None
