@@ -71,7 +71,12 @@ def is_panoptic(path: str, content: Any) -> bool:
         return False
     if not isinstance(annotations, list):
         raise InputError(f"{path}: 'annotations' must be a list; give a COCO file")
-    return bool(annotations) and isinstance(annotations[0], Mapping) and "segments_info" in annotations[0]
+    if annotations:
+        return isinstance(annotations[0], Mapping) and "segments_info" in annotations[0]
+    categories = content.get("categories")
+    return isinstance(categories, list) and any(
+        isinstance(entry, Mapping) and "isthing" in entry for entry in categories
+    )
 
 
 def score_panoptic(args: argparse.Namespace) -> dict[str, dict[str, float]]:

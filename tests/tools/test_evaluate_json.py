@@ -122,6 +122,8 @@ def test_bad_panoptic_files_in_one_line(run, panoptic, monkeypatch, capsys, chan
     ("arguments", "message"),
     [
         (("truth.json", "truth.json"), "truth.json: an object, but truth.json is a file of instances"),
+        (("odd.json", "odd.json"), "odd.json: an object, but odd.json is a file of instances"),
+        (("odd.json", "found.json"), "odd.json: image"),
         (("found.json", "found.json"), "found.json: not a COCO annotation file"),
         (("truth.json", "found.json", "--truth-folder", "x"), "--truth-folder: the files are of instances"),
         (("truth.json", "found.json", "--tasks", "segm"), "the ground truth has no masks"),
@@ -130,6 +132,7 @@ def test_bad_panoptic_files_in_one_line(run, panoptic, monkeypatch, capsys, chan
 )
 def test_bad_files_of_instances_in_one_line(run, instances, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(instances)
+    Path("odd.json").write_text('{"annotations": [], "categories": [3], "images": [4]}')
     _refused(run, capsys, arguments, message)
 
 
