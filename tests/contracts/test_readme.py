@@ -18,7 +18,7 @@ def test_tree_is_current():
             folders.append(name)
     actual = {
         str(path.relative_to(ROOT))
-        for folder in ("panomask", "tools")
+        for folder in ("panomask", "tools", "benchmarks")
         for path in (ROOT / folder).rglob("*.py")
         if path.name != "__init__.py"
     }
