@@ -56,10 +56,19 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "detectron2.data.dataset_mapper": ("panomask.data.dataset_mapper",),
     "detectron2.data.datasets": ("panomask.data.datasets", "panomask.evaluation.coco_json"),
-    "detectron2.data.datasets.builtin": ("panomask.data.datasets.builtin", "panomask.data.datasets"),
+    "detectron2.data.datasets.builtin": (
+        "panomask.data.datasets.builtin",
+        "panomask.data.datasets",
+        "panomask.data.datasets.builtin_meta",
+        "panomask.data.catalog",
+    ),
     "detectron2.data.datasets.builtin_meta": ("panomask.data.datasets.builtin_meta",),
     "detectron2.data.datasets.cityscapes": ("panomask.data.datasets.cityscapes",),
-    "detectron2.data.datasets.cityscapes_panoptic": ("panomask.data.datasets.cityscapes_panoptic",),
+    "detectron2.data.datasets.cityscapes_panoptic": (
+        "panomask.data.datasets.cityscapes_panoptic",
+        "panomask.data.datasets.builtin_meta",
+        "panomask.data.catalog",
+    ),
     "detectron2.data.datasets.coco": ("panomask.data.datasets.coco", "panomask.evaluation.coco_json"),
     "detectron2.data.datasets.coco_panoptic": ("panomask.data.datasets.coco_panoptic",),
     "detectron2.data.datasets.lvis": ("panomask.data.datasets.lvis",),
@@ -85,11 +94,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "detectron2.modeling.matcher": ("panomask.modeling.matcher",),
     "detectron2.modeling.meta_arch": ("panomask.modeling.meta_arch",),
     "detectron2.modeling.meta_arch.build": ("panomask.modeling.meta_arch.build", "panomask.registry"),
-    "detectron2.modeling.meta_arch.panoptic_fpn": ("panomask.modeling.meta_arch.panoptic_fpn",),
+    "detectron2.modeling.meta_arch.panoptic_fpn": (
+        "panomask.modeling.meta_arch.panoptic_fpn",
+        "panomask.registry",
+        "panomask.structures",
+    ),
     "detectron2.modeling.meta_arch.rcnn": ("panomask.modeling.meta_arch.rcnn",),
     "detectron2.modeling.meta_arch.semantic_seg": (
         "panomask.modeling.meta_arch.semantic_seg",
         "panomask.registry",
+        "panomask.structures",
     ),
     "detectron2.modeling.poolers": ("panomask.modeling.poolers",),
     "detectron2.modeling.postprocessing": ("panomask.modeling.postprocessing",),
@@ -160,7 +174,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "detectron2.evaluation.lvis_evaluation": ("panomask.evaluation.lvis_evaluation",),
     "detectron2.evaluation.panoptic_evaluation": ("panomask.evaluation.panoptic_evaluation",),
     "detectron2.evaluation.pascal_voc_evaluation": ("panomask.evaluation.pascal_voc_evaluation",),
-    "detectron2.evaluation.sem_seg_evaluation": ("panomask.evaluation.sem_seg_evaluation",),
+    "detectron2.evaluation.sem_seg_evaluation": (
+        "panomask.evaluation.sem_seg_evaluation",
+        "panomask.distributed",
+    ),
     "detectron2.evaluation.testing": ("panomask.evaluation", "panomask.engine"),
     "detectron2.utils": (),
     "detectron2.utils.analysis": ("panomask.engine.analysis", "fvcore.nn"),
@@ -174,10 +191,26 @@ MODULES: dict[str, tuple[str, ...]] = {
     "detectron2.utils.memory": ("panomask.layers",),
     "detectron2.utils.registry": ("panomask.registry",),
     "detectron2.utils.serialize": ("panomask.data.picklable",),
-    "detectron2.utils.video_visualizer": ("panomask.visualization",),
-    "detectron2.utils.visualizer": ("panomask.visualization", "panomask.visualization.visualizer"),
+    "detectron2.utils.video_visualizer": (
+        "panomask.visualization",
+        "panomask.visualization.video_visualizer",
+    ),
+    "detectron2.utils.visualizer": (
+        "panomask.visualization",
+        "panomask.visualization.visualizer",
+        "panomask.data.catalog",
+    ),
 }
 """Detectron2's module -> the modules of ours in which its names are looked up, in this order."""
+
+OBEYED_ELSEWHERE = (
+    "DATALOADER.SAMPLER_TRAIN",
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+    "SOLVER.LR_SCHEDULER_NAME",
+    "SOLVER.OPTIMIZER",
+)
+"""Keys to which code written for Detectron2 gives values of its own, for loaders, optimizers and schedules
+that it builds itself. Our builders refuse values that they do not know where they are called."""
 
 
 class _Alias(ModuleType):
@@ -215,3 +248,4 @@ def install_as_detectron2() -> None:
         )
     for name, targets in MODULES.items():
         sys.modules.setdefault(name, _Alias(name, targets))
+    importlib.import_module("panomask.config").obeys(*OBEYED_ELSEWHERE)

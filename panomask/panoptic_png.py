@@ -3,6 +3,7 @@
 The format: https://cocodataset.org/#format-data, "Panoptic Segmentation".
 """
 
+import io
 import os
 
 import numpy as np
@@ -29,9 +30,14 @@ def read_segment_ids(path: str | os.PathLike[str], size: tuple[int, int] | None 
         (H, W) int32 segment ids.
 
     Raises:
-        InputError: no such file, no image, not in colour, or of another size.
+        InputError: no such file, no image, a JPEG file, not in colour, or of another size.
     """
     image = decode_image(path)
+    if image.format == "JPEG":
+        raise InputError(
+            f"{path}: a JPEG file, whatever its name; its compression changes colours, and with them the ids"
+            " of segments: write them as PNG from the original data"
+        )
     if image.mode != "RGB":
         raise InputError(
             f"{path}: an image of mode {image.mode!r}{_MODES.get(image.mode, '')}, but panoptic segments are"
@@ -44,6 +50,16 @@ def read_segment_ids(path: str | os.PathLike[str], size: tuple[int, int] | None 
             f" {size[0]};"
             " draw the segments in the image's size, or mend width and height in the annotation file"
         )
+    return _ids_of(image)
+
+
+def decode_segment_ids(png: bytes) -> np.ndarray:
+    """(H, W) int32 segment ids of a panoptic PNG in memory, which this process has made itself."""
+    with Image.open(io.BytesIO(png)) as image:
+        return _ids_of(image.convert("RGB"))
+
+
+def _ids_of(image: Image.Image) -> np.ndarray:
     # PIL holds a pixel as R, G, B and a byte more: one 32-bit number with the id in its lower 24 bits.
     pixels = np.frombuffer(image.tobytes("raw", "RGBX"), dtype="<i4").reshape(image.height, image.width)
     return (pixels & MAX_SEGMENT_ID).astype(np.int32, copy=False)

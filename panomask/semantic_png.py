@@ -28,9 +28,14 @@ def read_semantic_labels(path: str | os.PathLike[str], size: tuple[int, int] | N
         (H, W) uint8 or int32 labels.
 
     Raises:
-        InputError: no such file, no image, in colour, or of another size.
+        InputError: no such file, no image, a JPEG file, in colour, or of another size.
     """
     image = decode_image(path)
+    if image.format == "JPEG":
+        raise InputError(
+            f"{path}: a JPEG file, whatever its name; its compression changes grey values, and with them the"
+            " classes: write them as PNG from the original data"
+        )
     if size is not None and (image.height, image.width) != tuple(size):
         raise InputError(
             f"{path}: {image.width} x {image.height} (width x height), but its image is {size[1]} x"
@@ -50,10 +55,11 @@ def _equal_channels(path: str | os.PathLike[str], image: Image.Image) -> np.ndar
         channels = np.asarray(image)[..., :3]
         if (channels == channels[..., :1]).all():
             return np.ascontiguousarray(channels[..., 0])
+    colours = " with colours" if image.mode in ("RGB", "RGBA") else ""
     raise InputError(
-        f"{path}: an image of mode {image.mode!r} with colours, but a label image is grey-scale: each pixel"
-        " holds the number of its class; for panoptic PNG files (segments in colour) give their JSON file and"
-        " DATASETS.REGISTER.<name>.PANOPTIC_ROOT"
+        f"{path}: an image of mode {image.mode!r}{colours}, but a label image is grey-scale, with whole"
+        " numbers: each pixel holds that of its class; for panoptic PNG files (segments in colour) give their"
+        " JSON file and DATASETS.REGISTER.<name>.PANOPTIC_ROOT"
     )
 
 

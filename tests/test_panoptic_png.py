@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from panomask.errors import InputError
-from panomask.panoptic_png import read_segment_ids, write_segment_ids
+from panomask.panoptic_png import decode_segment_ids, read_segment_ids, write_segment_ids
 
 
 def test_an_id_is_red_and_256_green_and_65536_blue(tmp_path):
@@ -18,6 +18,7 @@ def test_what_is_written_is_read(tmp_path):
     back = read_segment_ids(tmp_path / "a.png", size=(37, 21))
     np.testing.assert_array_equal(back, ids)
     assert back.dtype == np.int32
+    np.testing.assert_array_equal(decode_segment_ids((tmp_path / "a.png").read_bytes()), ids)
 
 
 @pytest.mark.parametrize("ids", [[[-1]], [[2**24]]])
@@ -36,6 +37,12 @@ def test_other_modes_are_refused(tmp_path, mode, name):
     Image.new(mode, (4, 3)).save(path)
     with pytest.raises(InputError, match=rf"segments\.png: .*{name}.*id = R \+ 256 G"):
         read_segment_ids(path)
+
+
+def test_a_jpeg_file_is_refused(tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "segments.png", format="JPEG")
+    with pytest.raises(InputError, match=r"segments\.png: a JPEG file, .* write them as PNG"):
+        read_segment_ids(tmp_path / "segments.png")
 
 
 def test_another_size_is_refused(tmp_path):

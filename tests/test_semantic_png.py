@@ -48,9 +48,15 @@ def test_wrong_files_are_named(tmp_path):
     Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(tmp_path / "colour.png")
     with pytest.raises(InputError, match=r"colour\.png: .*'RGB' with colours.*PANOPTIC_ROOT"):
         read_semantic_labels(tmp_path / "colour.png")
+    Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(InputError, match=r"float\.tiff: an image of mode 'F', but .* whole numbers"):
+        read_semantic_labels(tmp_path / "float.tiff")
     Image.fromarray(LABELS).save(tmp_path / "size.png")
     with pytest.raises(InputError, match=r"size\.png: 3 x 2 .* its image is 2 x 3"):
         read_semantic_labels(tmp_path / "size.png", (3, 2))
+    Image.fromarray(LABELS).save(tmp_path / "jpeg.png", format="JPEG")
+    with pytest.raises(InputError, match=r"jpeg\.png: a JPEG file, .* write them as PNG"):
+        read_semantic_labels(tmp_path / "jpeg.png")
     with pytest.raises(InputError, match=r"none\.png"):
         read_semantic_labels(tmp_path / "none.png")
 

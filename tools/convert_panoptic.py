@@ -63,6 +63,7 @@ def parse_args() -> argparse.Namespace:
                 default="things-first",
                 help="; ".join(f"{layout}: {text}" for layout, text in LAYOUTS.items()),
             )
+        add_drop_bad(command)
     add_from_instances(add("from-instances", "Write a panoptic JSON file and its PNG files from objects."))
     command = add(
         "from-cityscapes",
@@ -105,6 +106,10 @@ def add_from_instances(command: argparse.ArgumentParser) -> None:
         default="smaller",
         help="; ".join(f"{rule}: {text}" for rule, text in OVERLAP_RULES.items()) + "; default: smaller",
     )
+    add_drop_bad(command)
+
+
+def add_drop_bad(command: argparse.ArgumentParser) -> None:
     command.add_argument("--drop-bad", action="store_true", help="leave bad annotations out, and count them")
 
 
@@ -129,6 +134,8 @@ def main() -> None:
     args = parse_args()
     setup_logger()
     how = {"num_workers": args.num_workers, "overwrite": args.overwrite}
+    if args.command != "from-cityscapes":
+        how["on_bad"] = "drop" if args.drop_bad else "refuse"
     if args.command == "to-instances":
         panoptic_to_instances(
             args.panoptic_json, args.panoptic_root, args.output, with_stuff=args.with_stuff, **how
@@ -147,7 +154,6 @@ def main() -> None:
             background=args.background,
             ignored=args.ignore,
             overlap=args.overlap,
-            on_bad="drop" if args.drop_bad else "refuse",
             **how,
         )
 

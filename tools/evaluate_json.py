@@ -14,7 +14,7 @@ TEST.SAVE_PANOPTIC True, panoptic_predictions.json.
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--max-detections",
         type=int,
-        default=MAX_DETECTIONS[-1],
         metavar="N",
-        help="instances: best boxes and masks of an image and class that count (default: %(default)s)",
+        help="instances: best boxes and masks of an image and class that count"
+        f" (default: {MAX_DETECTIONS[-1]})",
     )
     parser.add_argument(
         "--output", metavar="FILE", help="write the numbers to this JSON file, too (null: nothing to score)"
@@ -72,15 +72,20 @@ def is_panoptic(path: str, content: Any) -> bool:
     if not isinstance(annotations, list):
         raise InputError(f"{path}: 'annotations' must be a list; give a COCO file")
     if annotations:
-        return isinstance(annotations[0], Mapping) and "segments_info" in annotations[0]
+        return any(isinstance(entry, Mapping) and "segments_info" in entry for entry in annotations)
     categories = content.get("categories")
     return isinstance(categories, list) and any(
         isinstance(entry, Mapping) and "isthing" in entry for entry in categories
     )
 
 
+def holds_objects(content: Any) -> bool:
+    """Whether a file's content, which is not panoptic, is a list of results or an annotation file."""
+    return isinstance(content, list) or (isinstance(content, Mapping) and bool(content.get("annotations")))
+
+
 def score_panoptic(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    refuse("panoptic", {"--tasks": args.tasks})
+    refuse("panoptic", {"--tasks": args.tasks, "--max-detections": args.max_detections})
     folders = []
     for path, given, option in (
         (args.truth, args.truth_folder, "--truth-folder"),
@@ -104,14 +109,15 @@ def score_instances(args: argparse.Namespace, results: Any) -> dict[str, dict[st
             f"{args.predictions}: an object, but {args.truth} is a file of instances; results are a list of"
             " objects with image_id, category_id, score and bbox, segmentation or keypoints"
         )
-    if args.max_detections < MAX_DETECTIONS[-2]:
+    limit = MAX_DETECTIONS[-1] if args.max_detections is None else args.max_detections
+    if limit < MAX_DETECTIONS[-2]:
         raise InputError(
-            f"--max-detections is {args.max_detections}; give {MAX_DETECTIONS[-2]} or more, for scores of"
+            f"--max-detections is {limit}; give {MAX_DETECTIONS[-2]} or more, for scores of"
             f" {MAX_DETECTIONS[0]} and {MAX_DETECTIONS[-2]} detections come along"
         )
     ground_truth = load_ground_truth(args.truth)
     tasks = args.tasks or tasks_of(ground_truth, results)
-    limits = (*MAX_DETECTIONS[:-1], args.max_detections)
+    limits = (*MAX_DETECTIONS[:-1], limit)
     return {
         task: evaluate_coco_json(ground_truth, args.predictions, task, max_detections=limits)
         for task in tasks
@@ -129,7 +135,7 @@ def tasks_of(ground_truth: Any, results: Any) -> list[str]:
     return [task for task in IOU_TYPES if task in held] or ["bbox"]
 
 
-def refuse(kind: str, options: Mapping[str, str | Sequence[str] | None]) -> None:
+def refuse(kind: str, options: Mapping[str, object]) -> None:
     """Raise InputError for options that files of this kind do not obey."""
     for name, value in options.items():
         if value is not None:
@@ -147,6 +153,11 @@ def main() -> None:
         raise InputError(
             f"{args.predictions} is panoptic, but {args.truth} is not; give the panoptic annotation file"
         )
+    if of_truth and not of_predictions and holds_objects(predictions):
+        raise InputError(
+            f"{args.predictions} holds instances, but {args.truth} is panoptic; give panoptic predictions, or"
+            " the annotation file of the instances"
+        )
     del truth
     results = score_panoptic(args) if of_truth else score_instances(args, predictions)
     print(results_table(results))
@@ -155,7 +166,10 @@ def main() -> None:
             task: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
             for task, metrics in results.items()
         }
-        write_json(args.output, numbers)
+        try:
+            write_json(args.output, numbers)
+        except OSError as error:
+            raise InputError(f"--output {args.output}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

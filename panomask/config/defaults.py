@@ -58,7 +58,7 @@ _C.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST = 1000
 # right in the names), and .KEYPOINT_SIGMAS, one for each (empty: the category's "sigmas", or COCO's own 17).
 # A panoptic set: also .PANOPTIC_ROOT (folder of PNG files), and ANNOTATIONS is the panoptic JSON file. A
 # semantic set: .SEM_SEG_ROOT (folder of label PNG files), .IMAGES, .STUFF_CLASSES (names of the classes 0, 1,
-# ...), .IGNORE_LABEL (of pixels in no class), and no ANNOTATIONS.
+# ...), and no ANNOTATIONS. Both may have .IGNORE_LABEL (of pixels in no class).
 _C.DATASETS.REGISTER = CfgNode.table(
     *("ANNOTATIONS", "IMAGES", "PANOPTIC_ROOT", "SEM_SEG_ROOT"),
     STUFF_CLASSES=[],

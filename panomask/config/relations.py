@@ -32,6 +32,9 @@ def _has_proposals(is_loaded: bool, names: Any, files: Any) -> bool:
     return not is_loaded or counts[0] in (0, counts[1])
 
 
+_WITHOUT_PANOPTIC_OUTPUT = ("GeneralizedRCNN", "ProposalNetwork", "SemanticSegmentor")
+"""Ours among MODEL.META_ARCHITECTURE; a project's own may give anything."""
+
 RELATIONS = (
     *(
         Relation(
@@ -124,6 +127,13 @@ RELATIONS = (
         ("MODEL.META_ARCHITECTURE", "MODEL.PANOPTIC_FPN.COMBINE.ENABLED", "MODEL.MASK_ON"),
         lambda model, is_merged, has_masks: model != "PanopticFPN" or has_masks or not is_merged,
         "without masks no thing gets a pixel; set MODEL.MASK_ON True, or do not combine",
+    ),
+    Relation(
+        ("TEST.SAVE_PANOPTIC", "MODEL.META_ARCHITECTURE", "MODEL.PANOPTIC_FPN.COMBINE.ENABLED"),
+        lambda is_saved, model, is_merged: (
+            not is_saved or (is_merged if model == "PanopticFPN" else model not in _WITHOUT_PANOPTIC_OUTPUT)
+        ),
+        "there are no panoptic predictions to save; set TEST.SAVE_PANOPTIC False",
     ),
     *(
         Relation((f"MODEL.{name}.IOU_THRESHOLDS",), _is_rising, "thresholds must rise")

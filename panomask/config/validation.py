@@ -340,6 +340,13 @@ def _check_registered(table: dict[str, Any]) -> None:
                     " set has SEM_SEG_ROOT, IMAGES and STUFF_CLASSES, a panoptic one ANNOTATIONS,"
                     " PANOPTIC_ROOT and IMAGES, which name its classes; take one of the two"
                 )
+        has_labels = is_semantic or bool(entry.get("PANOPTIC_ROOT"))
+        for field in ("KEYPOINT_FLIP_PAIRS", "KEYPOINT_SIGMAS") if has_labels else ("IGNORE_LABEL",):
+            if entry.get(field) not in (None, [], (), 255):
+                raise InputError(
+                    f"{key}.{field} is for {'instances' if has_labels else 'panoptic and semantic labels'},"
+                    f" which {key} does not register; leave it out"
+                )
         if is_semantic and not entry.get("STUFF_CLASSES"):
             raise InputError(
                 f"{key}.STUFF_CLASSES is missing; name the classes of the labels 0, 1, ... in"

@@ -76,7 +76,8 @@ class Metadata(types.SimpleNamespace):
     """What is known about one data set, as attributes: `thing_classes`, `json_file`, `evaluator_type`, ...
 
     An attribute is set once; setting it again to the same value is fine, to another one an InputError. So two
-    parts of a program cannot silently disagree about the classes of a data set.
+    parts of a program cannot silently disagree about the classes of a data set. Colours (`*_colors`) may be
+    changed: nothing but drawing depends on them.
     """
 
     name: str = "N/A"
@@ -87,7 +88,7 @@ class Metadata(types.SimpleNamespace):
 
     def __setattr__(self, key: str, value: Any) -> None:
         old = self.__dict__.get(key, value)
-        if old is not value and not _equal(old, value):
+        if old is not value and not key.endswith("_colors") and not _equal(old, value):
             raise InputError(
                 f"Metadata {key!r} of data set {self.name!r} is {_brief(old)} already and cannot become"
                 f" {_brief(value)}; use another data set name, or MetadataCatalog.remove({self.name!r}) first"

@@ -13,16 +13,10 @@ from panomask.data import detection_utils
 from panomask.data import transforms as T
 from panomask.data.label_check import check_label_range
 from panomask.data.log_once import log_once
-from panomask.data.panoptic_targets import (
-    PanopticInput,
-    are_of_segments,
-    has_segments,
-    read_segment_map,
-    segments_to_instances,
-    things_label_of,
-)
+from panomask.data.panoptic_targets import PanopticInput, segments_to_instances, things_label_of
 from panomask.errors import InputError
 from panomask.semantic_png import IGNORE_LABEL, read_semantic_labels
+from panomask.structures.panoptic_record import has_masks_in_png, has_segments, read_segment_map
 from panomask.structures.segment_map import semantic_labels
 
 SEMANTIC_MODELS = ["PanopticFPN", "SemanticSegmentor"]
@@ -158,7 +152,7 @@ class DatasetMapper:
             dataset_dict.pop("annotations", None)
         elif "annotations" in dataset_dict:
             try:
-                if isinstance(aug_input, PanopticInput) and are_of_segments(dataset_dict):
+                if isinstance(aug_input, PanopticInput) and has_masks_in_png(dataset_dict):
                     dataset_dict["instances"] = segments_to_instances(
                         dataset_dict.pop("annotations"),
                         aug_input.segment_map,
@@ -181,7 +175,7 @@ class DatasetMapper:
         elif self.is_train and self.use_segments and has_segments(dataset_dict):
             labels = semantic_labels(dataset_dict["segments_info"], self.sem_seg_things_label)
             self._check_labels(dataset_dict["pan_seg_file_name"], np.asarray(labels))
-        if labels is None and not (self.is_train and are_of_segments(dataset_dict)):
+        if labels is None and not (self.is_train and has_masks_in_png(dataset_dict)):
             return T.AugInput(image, sem_seg=sem_seg)
         return PanopticInput(
             image,

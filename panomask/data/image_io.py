@@ -119,6 +119,13 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
         SizeMismatchError: they disagree.
     """
     height, width = image.shape[:2]
+    compare_image_size(dataset_dict, (height, width))
+    dataset_dict["height"], dataset_dict["width"] = height, width
+
+
+def compare_image_size(dataset_dict: dict[str, Any], size: tuple[int, int]) -> None:
+    """Raise SizeMismatchError if an image of `size` (height, width) is not what its dataset dict says."""
+    height, width = size
     expected = (dataset_dict.get("height", height), dataset_dict.get("width", width))
     if expected != (height, width):
         hint = ""
@@ -129,4 +136,3 @@ def check_image_size(dataset_dict: dict[str, Any], image: np.ndarray) -> None:
             f" annotations say {expected[1]} x {expected[0]}{hint}; use the image that was annotated, or mend"
             " width and height in the annotation file"
         )
-    dataset_dict["height"], dataset_dict["width"] = height, width

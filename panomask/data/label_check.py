@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
-from panomask.data.image_io import read_image_size
-from panomask.data.panoptic_targets import has_segments, read_segment_map
+from panomask.data.image_io import compare_image_size, read_image_size
 from panomask.errors import InputError
 from panomask.panoptic_png import read_segment_ids
 from panomask.semantic_png import IGNORE_LABEL, read_semantic_labels
+from panomask.structures.panoptic_record import has_segments, read_segment_map
 
 SECONDS = 2.0
 """How long one data set is looked at: some hundred images of 640 x 480, that is all of a small data set."""
@@ -52,7 +52,7 @@ def _any_png(name: str, field: str, folder: str) -> str:
 
 
 def check_label_images(name: str, *, seconds: float = SECONDS) -> int:
-    """Load a data set's dicts and compare label images, drawn from all over it, with what the dicts say.
+    """Load a data set's dicts and compare label images, drawn from all over it, with images and dicts.
 
     Args:
         name: registered. A set without panoptic or semantic labels is not loaded.
@@ -80,10 +80,8 @@ def check_label_images(name: str, *, seconds: float = SECONDS) -> int:
 
 
 def _check(record: dict[str, Any], num_classes: int | None, ignore_label: int) -> None:
-    if "height" in record and "width" in record:
-        size = (record["height"], record["width"])
-    else:
-        size = read_image_size(record["file_name"])
+    size = read_image_size(record["file_name"])
+    compare_image_size(record, size)
     if has_segments(record):
         read_segment_map(record, size)
     if "sem_seg_file_name" in record:

@@ -14,49 +14,9 @@ import torch
 from panomask.data import transforms as T
 from panomask.data.catalog import MetadataCatalog, things_label
 from panomask.errors import InputError
-from panomask.panoptic_png import read_segment_ids
 from panomask.semantic_png import IGNORE_LABEL
 from panomask.structures import BitMasks, Boxes, Instances
-from panomask.structures.segment_map import (
-    build_segment_map,
-    segment_extents,
-    segment_masks,
-    semantic_map,
-)
-
-
-def has_segments(dataset_dict: dict[str, Any]) -> bool:
-    """Whether the dict names a panoptic PNG and its segments."""
-    return "pan_seg_file_name" in dataset_dict and "segments_info" in dataset_dict
-
-
-def are_of_segments(dataset_dict: dict[str, Any]) -> bool:
-    """Whether the masks of its annotations are in the panoptic PNG: they name a segment, and have no mask."""
-    return has_segments(dataset_dict) and any(
-        "segment_id" in anno and "segmentation" not in anno for anno in dataset_dict.get("annotations", ())
-    )
-
-
-def read_segment_map(dataset_dict: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """The segment map (H, W) of a dataset dict, see `build_segment_map`.
-
-    Args:
-        dataset_dict: with `pan_seg_file_name` and `segments_info`; with `on_bad_annotation` "drop", pixels of
-            other segments are void.
-        size: (height, width) of the image.
-
-    Raises:
-        InputError: names the PNG, which is missing, not in colour, of another size, or has other segments
-            than `segments_info`.
-    """
-    path = dataset_dict["pan_seg_file_name"]
-    ids = read_segment_ids(path, size)
-    is_strict = dataset_dict.get("on_bad_annotation") != "drop"
-    try:
-        segment_ids = [segment["id"] for segment in dataset_dict["segments_info"]]
-        return build_segment_map(ids, segment_ids, strict=is_strict)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+from panomask.structures.segment_map import segment_extents, segment_masks, semantic_map
 
 
 def things_label_of(dataset_name: str) -> int | None:
@@ -150,7 +110,7 @@ def segments_to_instances(
             positions.append(position)
             classes.append(annotation["category_id"])
     instances = Instances((segment_map.shape[0], segment_map.shape[1]))
-    instances.gt_boxes = Boxes(torch.from_numpy(boxes[positions]).reshape(-1, 4))
+    instances.gt_boxes = Boxes(torch.from_numpy(boxes[positions].astype(np.float32)).reshape(-1, 4))
     instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
     if use_masks:
         instances.gt_masks = BitMasks(segment_masks(segment_map, positions))

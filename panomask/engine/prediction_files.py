@@ -184,7 +184,8 @@ class PredictionFiles:
             ids, infos = output["panoptic_seg"]
             result["panoptic_seg"] = torch.as_tensor(ids).to("cpu"), infos
         elif "sem_seg" in output:
-            result["sem_seg"] = output["sem_seg"].argmax(dim=0).to("cpu").numpy()
+            labels = output["sem_seg"].max(dim=0).indices  # argmax takes 2 to 10 times as long on the CPU
+            result["sem_seg"] = labels.to("cpu").numpy()
         if "instances" in output:
             instances = output["instances"]
             result["instances"] = instances[instances.scores >= self._threshold].to("cpu")

@@ -49,6 +49,14 @@ class CocoIds:
     def _ids_of_file(self, content: Any, names: list[str]) -> list[Any]:
         if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
             raise InputError(f"{self._file}: no COCO annotations; 'images' and 'categories' are needed")
+        for key, fields in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
+            entries = content[key] if isinstance(content[key], list) else [content[key]]
+            for position, entry in enumerate(entries):
+                if not isinstance(entry, dict) or not fields <= entry.keys():
+                    raise InputError(
+                        f"{self._file}: entry {position} (counted from 0) of {key!r} is {entry!r:.80}; an"
+                        f" object with {' and '.join(sorted(fields))} is needed"
+                    )
         by_name = {category["name"]: category["id"] for category in content["categories"]}
         missing = [name for name in names if name not in by_name]
         if missing or not (names or self._metadata.get("stuff_classes")):

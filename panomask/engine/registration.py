@@ -49,7 +49,8 @@ def _register(name: str, entry: CfgNode, on_bad: str) -> None:
             on_bad=on_bad,
         )
     elif entry.get("PANOPTIC_ROOT"):
-        register_panoptic(name, entry.ANNOTATIONS, entry.PANOPTIC_ROOT, entry.IMAGES, on_bad=on_bad)
+        label = {"ignore_label": entry.IGNORE_LABEL}
+        register_panoptic(name, entry.ANNOTATIONS, entry.PANOPTIC_ROOT, entry.IMAGES, label, on_bad=on_bad)
     else:
         register_coco_instances(
             name, _keypoint_metadata(entry), str(entry.ANNOTATIONS), str(entry.IMAGES), on_bad=on_bad

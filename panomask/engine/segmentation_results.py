@@ -14,8 +14,9 @@ from panomask.engine.prediction_ids import CocoIds
 from panomask.errors import InputError
 from panomask.json_file import write_json
 from panomask.panoptic_png import write_segment_ids
+from panomask.structures.segment_map import areas_and_boxes_xywh
 from panomask.visualization.drawn_maps import panoptic_segments
-from panomask.visualization.segment_map_drawing import number_segments, segment_boxes
+from panomask.visualization.segment_map_drawing import number_segments
 
 PANOPTIC_NAME = "panoptic_predictions"
 SEMANTIC_NAME = "semantic_predictions"
@@ -70,19 +71,17 @@ class PanopticResults:
         """
         values, infos = panoptic_segments(panoptic_seg, segments_info, self._metadata)
         numbered = number_segments(values, [info["id"] for info in infos])
-        boxes, areas = segment_boxes(numbered, len(infos))
+        areas, boxes = areas_and_boxes_xywh(numbered, len(infos), first=1)
         segments = [
             {
                 "id": number,
                 "category_id": self._ids.segment_category_id(info),
-                "area": int(area),
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": area,
+                "bbox": box,
                 "iscrowd": 0,
                 **({"score": float(info["score"])} if info.get("score") is not None else {}),
             }
-            for number, (info, area, (x0, y0, x1, y1)) in enumerate(
-                zip(infos, areas, boxes.tolist(), strict=True), start=1
-            )
+            for number, (info, area, box) in enumerate(zip(infos, areas, boxes, strict=True), start=1)
             if area
         ]
         path = self._pngs.new_path(_source(image))

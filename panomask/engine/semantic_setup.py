@@ -118,9 +118,10 @@ def check_truth(cfg: CfgNode, *, eval_only: bool = False) -> None:
                 " PanopticFPN has one semantic label, 0, for all things; register it by register_panoptic or"
                 " register_coco_panoptic_separated (built-in sets: those that end in _separated)"
             )
-        if model == "PanopticFPN" and name in train and has_stuff_alone:
+        has_no_things = things is not None and len(things) == 0  # None: nothing says so
+        if model == "PanopticFPN" and (has_no_things or (name in train and has_stuff_alone)):
             raise InputError(
-                f"data set {name} has no things, which PanopticFPN learns beside stuff; {_OWN_DATA}, or set"
+                f"data set {name} has no things, which PanopticFPN finds beside stuff; {_OWN_DATA}, or set"
                 " MODEL.META_ARCHITECTURE SemanticSegmentor"
             )
         if (

@@ -76,7 +76,7 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
         self._label_ids = {class_id: label_id for label_id, class_id in to_contiguous.items()}
         stuff = self._metadata.get("stuff_dataset_id_to_contiguous_id", ())
         self._scored_ids = {*self._label_ids.values(), *stuff}
-        self.reset()
+        CityscapesInstanceEvaluator.reset(self)  # that of a subclass may need what its constructor sets
 
     def reset(self) -> None:
         self._images: dict[Any, dict[int, ImageClass]] = {}
@@ -148,7 +148,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
 
     def __init__(self, dataset_name: str) -> None:
         super().__init__(dataset_name)
-        self.reset()
+        CityscapesSemSegEvaluator.reset(self)  # that of a subclass may need what its constructor sets
 
     def reset(self) -> None:
         self._counts = SemanticCounts()
@@ -165,7 +165,8 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
                     f"the model predicts {len(scores)} semantic classes, but Cityscapes scores {NUM_CLASSES};"
                     " use the weights of a model with these classes, by train id"
                 )
-            predicted = scores.argmax(dim=0).cpu().numpy()
+            best = scores.max(dim=0).indices  # argmax takes 2 to 10 times as long on the CPU
+            predicted = best.cpu().numpy()
             labels, ids = (
                 _read_ids(self._truth_file(record["file_name"], suffix))
                 for suffix in (LABELS_SUFFIX, TRUTH_SUFFIX)

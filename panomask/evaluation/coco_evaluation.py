@@ -100,7 +100,7 @@ class COCOEvaluator(DatasetEvaluator):
         self._use_fast_impl = use_fast_impl
         self._allow_cached_coco = allow_cached_coco
         self._metadata = MetadataCatalog.get(dataset_name)
-        self.reset()
+        COCOEvaluator.reset(self)  # that of a subclass may need what its constructor sets
 
     @cached_property
     def _coco_api(self) -> COCO:

@@ -12,9 +12,14 @@ import pycocotools.mask as mask_util
 from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from panomask.errors import InputError
 from panomask.evaluation.coco_ground_truth import to_rle
-from panomask.evaluation.segment_truth import has_objects_in_png, objects_of_segments
 from panomask.json_file import write_json
 from panomask.structures import BoxMode
+from panomask.structures.panoptic_record import (
+    has_masks_in_png,
+    has_segments,
+    objects_of_segments,
+    read_segment_map,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +74,17 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
     ids: set[Any] = set()
     for index, record in enumerate(dicts):
         where = f"data set {dataset_name!r}, entry {index} ({record.get('file_name')})"
-        objects = record.get("annotations", [])
-        if has_objects_in_png(record):
-            objects, (height, width) = objects_of_segments(record, metadata)
-            record = {"height": height, "width": width, **record}
+        objects = record.get("annotations")
+        if has_masks_in_png(record) or (has_segments(record) and objects is None):
+            segment_map = read_segment_map(record, on_bad=metadata.get("on_bad_annotation"))
+            objects = objects_of_segments(record, segment_map)
+            record = {"height": segment_map.shape[0], "width": segment_map.shape[1], **record}
         image = _coco_image(record, index, where)
         if image["id"] in ids:
             raise InputError(f"{where}: image_id {image['id']!r} is that of an earlier entry; make it unique")
         ids.add(image["id"])
         images.append(image)
-        for annotation in objects:
+        for annotation in objects or ():
             number = len(annotations) + 1
             annotations.append({"id": number, **_coco_annotation(annotation, image, to_dataset_id, where)})
     return {

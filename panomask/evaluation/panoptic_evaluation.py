@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -19,11 +19,17 @@ from panomask.evaluation.panoptic_files import (
     CategoryIds,
     PanopticAnnotations,
     PanopticClasses,
+    contiguous_to_dataset_id,
     read_panoptic_annotations,
 )
 from panomask.evaluation.panoptic_quality import FN, Segments, compare_segments, panoptic_metrics
 from panomask.json_file import write_json
-from panomask.panoptic_png import MAX_SEGMENT_ID, read_segment_ids, write_segment_ids
+from panomask.panoptic_png import (
+    MAX_SEGMENT_ID,
+    decode_segment_ids,
+    read_segment_ids,
+    write_segment_ids,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,10 @@ class COCOPanopticEvaluator(DatasetEvaluator):
     A prediction is compared with the truth's PNG as it is processed, and only sums are kept: memory does not
     grow with the number of images. (Several processes keep the sums of each image, some 500 bytes, so that an
     image that two of them saw counts once; `save_predictions` keeps what its JSON file will list.)
+
+    Evaluators of research code derive from this one: the names of its members beginning with an underscore
+    are Detectron2's where it has them. A `process` of their own may put Detectron2's entries into
+    `_predictions`: `image_id`, `png_string` and `segments_info` with the data set's category ids.
     """
 
     def __init__(
@@ -61,8 +71,26 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             raise InputError("save_predictions needs output_dir, the folder to write predictions to")
         self._dataset_name = dataset_name
         self._metadata = MetadataCatalog.get(dataset_name)
+        self._output_dir = output_dir
         self._folder = Path(output_dir) if save_predictions and output_dir is not None else None
-        self.reset()
+        COCOPanopticEvaluator.reset(self)  # that of a subclass may need what its constructor sets
+
+    @cached_property
+    def _thing_contiguous_id_to_dataset_id(self) -> dict[int, int]:
+        return contiguous_to_dataset_id(self._metadata, "thing")
+
+    @cached_property
+    def _stuff_contiguous_id_to_dataset_id(self) -> dict[int, int]:
+        return contiguous_to_dataset_id(self._metadata, "stuff")
+
+    def _convert_category_id(self, segment_info: dict[str, Any]) -> dict[str, Any]:
+        """Give a segment of a model's output the data set's category id and take out `isthing`, in place."""
+        to_category = CategoryIds(
+            self._metadata, self._thing_contiguous_id_to_dataset_id, self._stuff_contiguous_id_to_dataset_id
+        )
+        segment_info["category_id"] = to_category(segment_info)
+        segment_info.pop("isthing", None)
+        return segment_info
 
     @cached_property
     def _truth(self) -> PanopticAnnotations:
@@ -77,7 +105,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         self._sums: np.ndarray | None = None  # (K, 4)
         self._rows: list[np.ndarray] = []
         self._seen: np.ndarray | None = None  # (N,) bool
-        self._saved: list[dict[str, Any]] = []
+        self._predictions: list[dict[str, Any]] = []
         self._num_repeated = 0
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -93,15 +121,31 @@ class COCOPanopticEvaluator(DatasetEvaluator):
                 self._process_image(record, *output["panoptic_seg"])
 
     def _process_image(self, record: Mapping[str, Any], predicted: torch.Tensor, info: Any) -> None:
+        name = f"the prediction of {record.get('file_name', record.get('image_id'))}"
+        try:
+            ids, segments = panoptic_to_coco(
+                predicted,
+                info,
+                self._metadata,
+                to_category=lambda segment: self._convert_category_id(dict(segment))["category_id"],
+            )
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        image = self._count(record, ids, segments, name)
+        if image is not None and self._folder is not None:
+            self._save(self._folder, image, ids, segments)
+
+    def _count(
+        self, record: Mapping[str, Any], ids: np.ndarray, segments: list[dict[str, Any]], name: str
+    ) -> int | None:
+        """Add a prediction in COCO's format; the position of its image, None if that came before."""
         truth, image = self._truth, self._position(record)
         if self._seen is None:
             self._seen = np.zeros(len(truth), dtype=bool)
         if self._seen[image]:
             self._num_repeated += 1
-            return
-        name = f"the prediction of {record.get('file_name', record['image_id'])}"
+            return None
         try:
-            ids, segments = panoptic_to_coco(predicted, info, self._metadata)
             listed = _segments(segments, truth.classes)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
@@ -112,8 +156,15 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             self._rows.append(np.column_stack([np.full(len(classes), image), classes, counts[classes]]))
         else:
             self._sums = counts if self._sums is None else self._sums + counts
-        if self._folder is not None:
-            self._save(self._folder, image, ids, segments)
+        return image
+
+    def _count_encoded(self) -> None:
+        """Score the entries of `_predictions` that hold their map as a PNG, see the class."""
+        encoded = [entry for entry in self._predictions if "png_string" in entry]
+        self._predictions = [entry for entry in self._predictions if "png_string" not in entry]
+        for entry in encoded:
+            name = f"the prediction of image {entry['image_id']!r}"
+            self._count(entry, decode_segment_ids(entry["png_string"]), entry["segments_info"], name)
 
     def _position(self, record: Mapping[str, Any]) -> int:
         image_id = record.get("image_id")
@@ -129,7 +180,7 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         name = self._png_names[image]
         (folder / PREDICTIONS_FOLDER).mkdir(parents=True, exist_ok=True)
         write_segment_ids(folder / PREDICTIONS_FOLDER / name, ids)
-        self._saved.append(
+        self._predictions.append(
             {"image_id": self._truth.image_ids[image], "file_name": name, "segments_info": segments}
         )
 
@@ -150,8 +201,9 @@ class COCOPanopticEvaluator(DatasetEvaluator):
             `{"panoptic_seg": metrics}` as `panoptic_metrics` gives them, on the main process; empty on the
             others, and where nothing was processed.
         """
+        self._count_encoded()
         synchronize()
-        shards = gather((self._sums, self._rows, self._seen, self._saved, self._num_repeated), dst=0)
+        shards = gather((self._sums, self._rows, self._seen, self._predictions, self._num_repeated), dst=0)
         if not is_main_process():
             return OrderedDict()
         seen = [shard[2] for shard in shards if shard[2] is not None]
@@ -171,8 +223,24 @@ class COCOPanopticEvaluator(DatasetEvaluator):
         self._add_missed(counts, np.flatnonzero(times_seen == 0))
         if self._folder is not None:
             self._write_json(self._folder, [entry for shard in shards for entry in shard[3]])
+        is_thing = self._truth.classes.is_thing
+        return OrderedDict(panoptic_seg=panoptic_metrics(counts, self._class_names(), is_thing))
+
+    def _class_names(self) -> list[str]:
+        """The metadata's where they name every category, as other evaluators of the set name its classes.
+
+        COCO's file says "tree-merged" where Detectron2's metadata say "tree": one class, one row in a table.
+        """
         classes = self._truth.classes
-        return OrderedDict(panoptic_seg=panoptic_metrics(counts, classes.names, classes.is_thing))
+        names: dict[int, str] = {}
+        for kind in ("stuff", "thing"):
+            listed = self._metadata.get(f"{kind}_classes", ())
+            numbers = self._metadata.get(f"{kind}_dataset_id_to_contiguous_id", {})
+            names.update({id_: listed[k] for id_, k in numbers.items() if k < len(listed)})
+        if not names.keys() >= set(classes.ids):
+            return classes.names
+        named = {id_: (names[id_], thing) for id_, thing in zip(classes.ids, classes.is_thing, strict=True)}
+        return PanopticClasses(named).names
 
     def _add_rows(self, counts: np.ndarray, rows_of_processes: Sequence[np.ndarray]) -> None:
         """Add the counts of images, of each image those of the first process that saw it."""
@@ -208,7 +276,11 @@ class COCOPanopticEvaluator(DatasetEvaluator):
 
 
 def panoptic_to_coco(
-    panoptic_seg: torch.Tensor | np.ndarray, segments_info: Sequence[Mapping[str, Any]] | None, metadata: Any
+    panoptic_seg: torch.Tensor | np.ndarray,
+    segments_info: Sequence[Mapping[str, Any]] | None,
+    metadata: Any,
+    *,
+    to_category: Callable[[Mapping[str, Any]], int] | None = None,
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """A model's panoptic output of one image in COCO's format.
 
@@ -218,6 +290,7 @@ def panoptic_to_coco(
             without `isthing` it is the data set's own. None says that `panoptic_seg` holds
             category * label_divisor + number, and -1 for void.
         metadata: of the data set: its two maps from dataset ids, and `label_divisor`.
+        to_category: a segment -> the data set's category id; by default by the two maps.
 
     Returns:
         (H, W) integer ids, and for each segment `id`, `category_id` (the data set's), and the `score` if the
@@ -237,7 +310,7 @@ def panoptic_to_coco(
             f"panoptic_seg holds ids from {ids.min()} to {ids.max()}; 0 (void) to {MAX_SEGMENT_ID} are"
             " allowed"
         )
-    to_category = CategoryIds(metadata)
+    to_category = to_category or CategoryIds(metadata)
     segments = []
     for segment in segments_info:
         entry: dict[str, Any] = {"id": int(segment["id"]), "category_id": to_category(segment)}

@@ -3,6 +3,7 @@
 A file of 118,000 images takes some 50 MB this way; as parsed JSON it would take gigabytes.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -15,6 +16,9 @@ from panomask.errors import InputError, nearest_names
 from panomask.evaluation.panoptic_quality import Segments
 from panomask.json_file import read_json
 from panomask.panoptic_png import MAX_SEGMENT_ID
+from panomask.structures.panoptic_record import stated_size
+
+logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 12
 
@@ -43,7 +47,8 @@ class PanopticClasses:
 
     def class_of(self, category_id: Any) -> int:
         """0..K-1; InputError for an id that is no category's."""
-        k = self._class_of.get(int(category_id)) if isinstance(category_id, int | np.integer) else None
+        is_number = isinstance(category_id, int | np.integer) and not isinstance(category_id, bool)
+        k = self._class_of.get(int(category_id)) if is_number else None
         if k is None:
             more = f" and {len(self) - _MOST_NAMED} more" if len(self) > _MOST_NAMED else ""
             raise InputError(
@@ -135,12 +140,15 @@ class PanopticAnnotations:
     def _row(self, segment: Any, where: str) -> tuple[int, int, bool]:
         _require(segment, ("id", "category_id"), f"{where}: a segment")
         id_ = segment["id"]
-        if not isinstance(id_, int | np.integer) or not 1 <= id_ <= MAX_SEGMENT_ID:
+        if isinstance(id_, bool) or not isinstance(id_, int | np.integer) or not 1 <= id_ <= MAX_SEGMENT_ID:
             raise InputError(
                 f"{where}: segment id {id_!r}; an integer from 1 to {MAX_SEGMENT_ID} is needed (0 is void)"
             )
+        is_crowd = segment.get("iscrowd", 0)
+        if is_crowd not in (0, 1):
+            raise InputError(f"{where}: segment {id_}: iscrowd is {is_crowd!r:.80}; allowed are 0 and 1")
         try:
-            return int(id_), self.classes.class_of(segment["category_id"]), segment.get("iscrowd", 0) == 1
+            return int(id_), self.classes.class_of(segment["category_id"]), is_crowd == 1
         except InputError as error:
             raise InputError(f"{where}: segment {id_}: {error}") from None
 
@@ -179,22 +187,31 @@ class PanopticAnnotations:
                     " pan_seg_file_name or segments_info, which panoptic evaluation needs; register the set"
                     " by register_panoptic, or set panoptic_json and panoptic_root in its metadata"
                 )
-            size = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
             segments = [
                 {**segment, "category_id": to_category(segment)} for segment in record["segments_info"]
             ]
-            annotations.add(record["image_id"], str(record["pan_seg_file_name"]), size, segments)
+            annotations.add(
+                record["image_id"], str(record["pan_seg_file_name"]), stated_size(record), segments
+            )
         return annotations
+
+
+def contiguous_to_dataset_id(metadata: Any, kind: str) -> dict[int, int]:
+    """Contiguous id -> the data set's, of the classes of a kind: "thing" or "stuff"."""
+    return {k: id_ for id_, k in metadata.get(f"{kind}_dataset_id_to_contiguous_id", {}).items()}
 
 
 class CategoryIds:
     """From the contiguous ids of segments back to the data set's, by the metadata's maps."""
 
-    def __init__(self, metadata: Any) -> None:
+    def __init__(
+        self, metadata: Any, things: dict[int, int] | None = None, stuff: dict[int, int] | None = None
+    ) -> None:
+        """`things`, `stuff`: maps in the place of those of `contiguous_to_dataset_id`."""
         self._name = metadata.name
         self._to_dataset_id = {
-            is_thing: {k: id_ for id_, k in metadata.get(f"{kind}_dataset_id_to_contiguous_id", {}).items()}
-            for kind, is_thing in (("thing", True), ("stuff", False))
+            True: contiguous_to_dataset_id(metadata, "thing") if things is None else things,
+            False: contiguous_to_dataset_id(metadata, "stuff") if stuff is None else stuff,
         }
 
     def __call__(self, segment: Mapping[str, Any]) -> int:
@@ -232,7 +249,7 @@ def read_panoptic_annotations(
     source = str(json_file)
     content = read_json(json_file)
     entries = _list(content, "annotations", source)
-    if entries and isinstance(entries[0], Mapping) and "segments_info" not in entries[0]:
+    if entries and not any(isinstance(entry, Mapping) and "segments_info" in entry for entry in entries):
         raise InputError(
             f"{source}: its annotations have no 'segments_info', so this is no panoptic file; give the JSON"
             " file that lists the segments of the PNG files"
@@ -257,6 +274,14 @@ def read_panoptic_annotations(
         size = None if sizes is None else sizes[str(image_id)]
         annotations.add(
             image_id, str(Path(png_folder) / str(entry["file_name"])), size, entry["segments_info"]
+        )
+    num_left_out = 0 if sizes is None else len(sizes) - len(annotations)
+    if num_left_out:
+        logger.warning(
+            "%s: %d of %d images have no annotation and are not scored",
+            source,
+            num_left_out,
+            len(sizes or ()),
         )
     return annotations
 

@@ -9,6 +9,7 @@ The definition is that of Kirillov et al., "Panoptic Segmentation" (arXiv:1801.0
   more than half, strictly, on void and on the crowd of its class; of several crowds of one class in an image
   the last listed counts.
 - A class that occurs neither in truth nor in predictions is left out of the means.
+- Areas are counted in the maps. (panopticapi believes the `area` that the truth states; sound files agree.)
 
 T segments of the truth, P predicted ones, K classes, H x W image, R overlapping pairs of segments.
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from panomask.errors import InputError
 from panomask.panoptic_png import MAX_SEGMENT_ID, VOID
+from panomask.structures.segment_map import find_positions, refuse_difference
 
 MATCH_IOU = 0.5
 IGNORED_SHARE = 0.5
@@ -142,14 +144,7 @@ def _size(ids: np.ndarray) -> str:
 
 def _positions(found: np.ndarray, ids: np.ndarray, name: str, *, strict: bool) -> np.ndarray:
     """For each id of the map, its position in the annotation; -1 for void."""
-    if not len(ids):
-        positions = np.full(len(found), -1)
-    else:
-        order = np.argsort(ids)
-        in_order = ids[order]
-        # An id larger than all gets the last place; it is not equal to what stands there.
-        places = np.minimum(np.searchsorted(in_order, found), len(ids) - 1)
-        positions = np.where(in_order[places] == found, order[places], -1)
+    positions = find_positions(found, ids)
     if strict:
         _check(found, positions, ids, name)
     return positions
@@ -157,24 +152,12 @@ def _positions(found: np.ndarray, ids: np.ndarray, name: str, *, strict: bool) -
 
 def _check(found: np.ndarray, positions: np.ndarray, ids: np.ndarray, name: str) -> None:
     """Raise InputError where the ids of pixels and those listed are not the same."""
-    is_unlisted = (positions < 0) & (found != VOID)
-    if is_unlisted.any():
-        raise InputError(
-            f"{name}: pixels have the segment id {_listed(np.unique(found[is_unlisted]))}, which"
-            " segments_info does not list; list it there, or paint these pixels with 0 (void)"
-        )
     is_absent = np.ones(len(ids), dtype=bool)
     is_absent[positions[positions >= 0]] = False
-    if is_absent.any():
-        raise InputError(
-            f"{name}: segments_info lists the id {_listed(ids[is_absent])}, but no pixel has it; take it out"
-            " there, or mend the map of segments"
-        )
-
-
-def _listed(ids: np.ndarray) -> str:
-    more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
-    return f"{ids[0]}{more}"
+    try:
+        refuse_difference(found[(positions < 0) & (found != VOID)], ids[is_absent].tolist(), ids.tolist())
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def _match(overlaps: _Overlaps, truth: Segments, predicted: Segments, num_classes: int) -> np.ndarray:

@@ -67,7 +67,7 @@ class PascalVOCDetectionEvaluator(DatasetEvaluator):
         self._split = metadata.split
         self._class_names = list(metadata.thing_classes)
         self._is_2007 = metadata.year == 2007
-        self.reset()
+        PascalVOCDetectionEvaluator.reset(self)  # that of a subclass may need what its constructor sets
 
     def reset(self) -> None:
         self._predictions: dict[Any, list[tuple[int, float, list[float]]]] = {}

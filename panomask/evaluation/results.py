@@ -113,7 +113,7 @@ def _sharing_columns(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Ma
 def _table(corner: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     columns = _union(rows.values())
     body = [
-        [name.replace("|", "/"), *(_cell(row.get(column)) for column in columns)]
+        [" ".join(name.split()).replace("|", "/"), *(_cell(row.get(column)) for column in columns)]
         for name, row in rows.items()
     ]
     alignment = ("left", *("right" for _ in columns))

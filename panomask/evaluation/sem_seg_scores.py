@@ -4,6 +4,7 @@ Shapes: K classes, H x W image. Labels are 0..K-1; K is void in the truth. Bound
 2021, eq. 2, with the width of the boundary in their section 5: 2 % of the image's diagonal.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,13 +76,15 @@ def semantic_scores(
 
     Args:
         counts: (K + 1, K + 1) of `count_pairs`; what is void in the truth counts nowhere.
-        class_names: K names.
+        class_names: K names; one that two classes share is followed by the label.
         boundary_counts: of `count_boundary_pairs`; adds `mBoundaryIoU`, and `BoundaryIoU` and
             `min(IoU, B-Iou)` of each class.
 
     Returns:
         mIoU, fwIoU (weighted by the class's share of the true pixels), IoU-<class>, mACC, pACC, ACC-<class>.
     """
+    times = Counter(class_names)
+    class_names = [name if times[name] == 1 else f"{name} ({k})" for k, name in enumerate(class_names)]
     scored = counts[:, :-1]  # a prediction of K occurs in a boundary's counts alone
     hits = scored.diagonal().astype(float)
     in_truth = scored.sum(axis=0).astype(float)

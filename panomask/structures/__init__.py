@@ -16,7 +16,6 @@ from panomask.structures.masks import BitMasks, PolygonMasks, ROIMasks
 from panomask.structures.rasterization import polygons_to_bitmask, rasterize_polygons_within_box
 from panomask.structures.segment_map import (
     build_segment_map,
-    segment_areas,
     segment_masks,
     semantic_map,
 )
@@ -39,7 +38,6 @@ __all__ = [
     "pairwise_point_box_distance",
     "polygons_to_bitmask",
     "rasterize_polygons_within_box",
-    "segment_areas",
     "segment_masks",
     "semantic_map",
 ]

@@ -12,8 +12,8 @@ import pycocotools.mask as mask_util
 import torch
 
 from panomask.errors import InputError
+from panomask.panoptic_png import VOID
 
-VOID = 0
 _MOST_LISTED = 5
 
 FIRST_SEGMENT = 256
@@ -36,51 +36,78 @@ def build_segment_map(ids: np.ndarray, segment_ids: Sequence[int], *, strict: bo
     Raises:
         InputError: a pixel's id is not among `segment_ids`, or a segment has no pixel.
     """
-    # Once for each run of equal pixels: a hundredth of the pixels.
-    flat = ids.reshape(-1)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])[: flat.size]
-    lengths, run_ids = np.diff(starts, append=flat.size), flat[starts]
-    numbers = np.asarray(segment_ids, dtype=np.int64)
-    order = np.argsort(numbers)
-    order = np.append(order, len(numbers))  # beyond the greatest id
-    sorted_ids = np.append(numbers, VOID)[order]
-    place = np.searchsorted(sorted_ids[:-1], run_ids)
-    is_known = (sorted_ids[place] == run_ids) & (run_ids != VOID)
-    run_values = np.where(is_known, order[place] + FIRST_SEGMENT, 0).astype(np.int32)
+    run_ids, lengths = pixel_runs(ids)
+    positions = find_positions(run_ids, segment_ids)
+    run_values = np.where((positions >= 0) & (run_ids != VOID), positions + FIRST_SEGMENT, 0)
     if strict:
         _check(run_ids, run_values, lengths, segment_ids)
-    return np.repeat(run_values, lengths).reshape(ids.shape)
+    return np.repeat(run_values.astype(np.int32), lengths).reshape(ids.shape)
+
+
+def pixel_runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values and the lengths of the runs of equal pixels of a map (H, W), row by row, across their ends.
+
+    Segments are areas: there are a hundred times fewer runs than pixels, so whatever is looked up by value
+    is looked up by run.
+    """
+    flat = values.reshape(-1)
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])[: flat.size]
+    return flat[starts], np.diff(starts, append=flat.size)
+
+
+def find_positions(ids: np.ndarray, listed: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The position of each of the ids (of any shape) in a list, the first if it is there twice; else -1."""
+    known = np.asarray(listed, dtype=np.int64)
+    if not len(known):
+        return np.full(ids.shape, -1, dtype=np.int64)
+    order = np.argsort(known, kind="stable")
+    in_order = known[order]
+    # An id larger than all gets the last place; it is not equal to what stands there.
+    places = np.minimum(np.searchsorted(in_order, ids), len(known) - 1)
+    return np.where(in_order[places] == ids, order[places], -1)
 
 
 def _check(
     run_ids: np.ndarray, run_values: np.ndarray, lengths: np.ndarray, segment_ids: Sequence[int]
 ) -> None:
-    unknown = np.unique(run_ids[(run_values == 0) & (run_ids != VOID)])
-    if len(unknown):
-        raise InputError(
-            f"its pixels have {_listed(unknown.tolist())}, which segments_info does not list; list"
-            f" {'it' if len(unknown) == 1 else 'them'} there, or paint these pixels with 0 (void)"
-        )
     areas = np.bincount(run_values, weights=lengths, minlength=FIRST_SEGMENT + len(segment_ids))
-    areas = areas[FIRST_SEGMENT:]
-    empty = [segment_id for segment_id, area in zip(segment_ids, areas.tolist(), strict=True) if area == 0]
-    if empty:
+    absent = [id_ for id_, area in zip(segment_ids, areas[FIRST_SEGMENT:].tolist(), strict=True) if area == 0]
+    refuse_difference(run_ids[(run_values == 0) & (run_ids != VOID)], absent, segment_ids)
+
+
+def refuse_difference(unlisted: np.ndarray, absent: Sequence[int], listed: Sequence[int]) -> None:
+    """Raise InputError where the pixels of a map and segments_info have not the same ids.
+
+    Args:
+        unlisted: ids of pixels that segments_info does not list, perhaps several times.
+        absent: ids in segments_info that no pixel has.
+        listed: all ids in segments_info.
+    """
+    if len(unlisted):
+        unlisted = np.unique(unlisted)
+        it = "it" if len(unlisted) == 1 else "them"
+        swapped = unlisted % 256 * 65536 + unlisted // 256 % 256 * 256 + unlisted // 65536
+        remedy = f"list {it} there, or paint these pixels with 0 (void)"
+        if np.isin(swapped, listed).all():
+            remedy = (
+                "it does with red and blue swapped: the map was written as BGR, as cv2.imwrite takes it;"
+                " write id = R + 256 G + 65536 B"
+            )
         raise InputError(
-            f"segments_info lists {_listed(empty)}, but no pixel has"
-            f" {'this id' if len(empty) == 1 else 'these ids'}; take"
-            f" {'it' if len(empty) == 1 else 'them'} out of the JSON file, or mend the PNG"
+            f"its pixels have {_listed(unlisted.tolist())}, which segments_info does not list; {remedy}"
+        )
+    if len(absent):
+        these, it = ("this id", "it") if len(absent) == 1 else ("these ids", "them")
+        raise InputError(
+            f"segments_info lists {_listed(absent)}, but no pixel has {these}; take {it} out there, or mend"
+            " the map of segments"
         )
 
 
-def _listed(ids: list[int]) -> str:
+def _listed(ids: Sequence[int]) -> str:
     shown = ", ".join(map(str, ids[:_MOST_LISTED]))
     more = f" and {len(ids) - _MOST_LISTED} more" if len(ids) > _MOST_LISTED else ""
     return f"segment {'id' if len(ids) == 1 else 'ids'} {shown}{more}"
-
-
-def segment_areas(segment_map: np.ndarray, num_segments: int) -> np.ndarray:
-    """(S,) int64: the number of pixels of each segment of a map (H, W)."""
-    return np.bincount(segment_map.reshape(-1), minlength=FIRST_SEGMENT + num_segments)[FIRST_SEGMENT:]
 
 
 def segment_masks(segment_map: np.ndarray, positions: Sequence[int]) -> torch.Tensor:
@@ -89,19 +116,26 @@ def segment_masks(segment_map: np.ndarray, positions: Sequence[int]) -> torch.Te
     return torch.from_numpy(segment_map[None] == values)  # numpy compares several times faster than torch
 
 
-def segment_extents(segment_map: np.ndarray, num_segments: int) -> tuple[np.ndarray, np.ndarray]:
+def segment_extents(
+    segment_map: np.ndarray, num_segments: int, *, first: int = FIRST_SEGMENT
+) -> tuple[np.ndarray, np.ndarray]:
     """Area and box of each segment of a map (H, W), from its runs: one pass, however many segments there are.
 
+    Args:
+        segment_map: `first` + position of the segment, other values where there is none.
+        num_segments: S.
+        first: the value of segment 0.
+
     Returns:
-        (S,) int64 numbers of pixels; (S, 4) float32 boxes, xyxy, the right and bottom sides after the last
-        pixel, zeros where there is none.
+        (S,) numbers of pixels and (S, 4) boxes, xyxy, the right and bottom sides after the last pixel, zeros
+        where there is none; both int64.
     """
     height, width = segment_map.shape
     is_start = np.ones((height, width), dtype=bool)
     np.not_equal(segment_map[:, 1:], segment_map[:, :-1], out=is_start[:, 1:])
     starts = np.flatnonzero(is_start)
     lengths = np.diff(starts, append=segment_map.size)
-    positions = segment_map.reshape(-1)[starts] - FIRST_SEGMENT
+    positions = segment_map.reshape(-1)[starts] - first
     is_segment = (positions >= 0) & (positions < num_segments)
     starts, lengths, positions = starts[is_segment], lengths[is_segment], positions[is_segment]
     rows, columns = np.divmod(starts, max(width, 1))
@@ -110,8 +144,16 @@ def segment_extents(segment_map: np.ndarray, num_segments: int) -> tuple[np.ndar
     high = np.zeros((num_segments, 2), dtype=np.int64)
     np.minimum.at(low, positions, np.stack([columns, rows], axis=1))
     np.maximum.at(high, positions, np.stack([columns + lengths, rows + 1], axis=1))
-    boxes = np.concatenate([low, high], axis=1) * (areas > 0)[:, None]
-    return areas, boxes.astype(np.float32)
+    return areas, np.concatenate([low, high], axis=1) * (areas > 0)[:, None]
+
+
+def areas_and_boxes_xywh(
+    segment_map: np.ndarray, num_segments: int, *, first: int = FIRST_SEGMENT
+) -> tuple[list[int], list[list[int]]]:
+    """`segment_extents` as COCO's files hold them: S areas and S boxes [x, y, width, height]."""
+    areas, boxes = segment_extents(segment_map, num_segments, first=first)
+    boxes[:, 2:] -= boxes[:, :2]
+    return areas.tolist(), boxes.tolist()
 
 
 def segment_rles(segment_map: np.ndarray, num_segments: int) -> list[dict[str, Any]]:

@@ -137,7 +137,7 @@ def _semantic_pair(draw: Callable[[], Visualizer], truth: Any, prediction: dict[
     assert labels is not None, "the truth has no semantic labels"
     pictures = [
         draw().draw_sem_seg(labels, alpha=_SEMANTIC_OPACITY),
-        draw().draw_sem_seg(prediction["sem_seg"].argmax(dim=0), alpha=_SEMANTIC_OPACITY),
+        draw().draw_sem_seg(prediction["sem_seg"].max(dim=0).indices, alpha=_SEMANTIC_OPACITY),
     ]
     return [picture.get_image() for picture in pictures], ("truth", "prediction")
 

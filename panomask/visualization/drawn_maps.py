@@ -4,23 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as mask_coding
 import torch
 
 from panomask.data.catalog import Metadata, things_label
 from panomask.errors import InputError
 from panomask.panoptic_png import read_segment_ids
-from panomask.semantic_png import read_semantic_labels
-from panomask.structures import BoxMode
-from panomask.structures.segment_map import (
-    build_segment_map,
-    segment_rles,
-    semantic_labels,
-    semantic_map,
+from panomask.semantic_png import IGNORE_LABEL, read_semantic_labels
+from panomask.structures.panoptic_record import (
+    lacks_mask,
+    objects_of_segments,
+    segment_map_of,
+    stated_size,
 )
+from panomask.structures.segment_map import semantic_labels, semantic_map
 from panomask.visualization.segment_map_drawing import present_values
 
-IGNORE_LABEL = 255
 _MAPS = ("pan_seg", "pan_seg_file_name", "segments_info", "sem_seg", "sem_seg_file_name")
 
 
@@ -38,7 +36,7 @@ def panoptic_truth(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
         InputError: the file is no panoptic PNG of the image's size, or its segments are not those listed.
     """
     ids = _segment_ids(record)
-    _segment_map(record, metadata, ids)
+    segment_map_of(record, ids, on_bad=metadata.get("on_bad_annotation"))  # only to check
     return ids
 
 
@@ -84,7 +82,7 @@ def semantic_truth(record: dict[str, Any], metadata: Metadata) -> np.ndarray | N
     if record.get("sem_seg") is not None:
         return np.asarray(record["sem_seg"])
     if record.get("sem_seg_file_name") is not None:
-        return read_semantic_labels(record["sem_seg_file_name"])
+        return read_semantic_labels(record["sem_seg_file_name"], stated_size(record))
     if not has_panoptic_truth(record):
         return None
     labels = semantic_labels(record["segments_info"], things_label(metadata))
@@ -96,35 +94,20 @@ def objects_alone(record: dict[str, Any], metadata: Metadata) -> dict[str, Any]:
     """The objects of a dataset dict, without its segments and semantic labels.
 
     Returns:
-        A copy with "annotations"; those that name a segment have its mask (RLE) and box.
+        A copy with "annotations", see `objects_of_segments`.
     """
     annotations = record.get("annotations") or []
-    if has_panoptic_truth(record) and any("segment_id" in annotation for annotation in annotations):
-        rles = segment_rles(_segment_map(record, metadata), len(record["segments_info"]))
-        by_id = {info["id"]: rle for info, rle in zip(record["segments_info"], rles, strict=True)}
-        annotations = [_with_mask(a, by_id[a["segment_id"]]) if "segment_id" in a else a for a in annotations]
+    if has_panoptic_truth(record) and any(map(lacks_mask, annotations)):
+        annotations = objects_of_segments(record, _segment_map(record, metadata))
     rest = {key: value for key, value in record.items() if key not in _MAPS}
     return {**rest, "annotations": annotations}
-
-
-def _with_mask(annotation: dict[str, Any], rle: dict[str, Any]) -> dict[str, Any]:
-    bbox = mask_coding.toBbox(rle).tolist()
-    return {**annotation, "segmentation": rle, "bbox": bbox, "bbox_mode": BoxMode.XYWH_ABS}
 
 
 def _segment_ids(record: dict[str, Any]) -> np.ndarray:
     if record.get("pan_seg") is not None:
         return np.asarray(record["pan_seg"])
-    size = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
-    return read_segment_ids(record["pan_seg_file_name"], size)
+    return read_segment_ids(record["pan_seg_file_name"], stated_size(record))
 
 
-def _segment_map(record: dict[str, Any], metadata: Metadata, ids: np.ndarray | None = None) -> np.ndarray:
-    """See `build_segment_map`; `ids`: (H, W), if they are read already."""
-    ids = _segment_ids(record) if ids is None else ids
-    listed = [info["id"] for info in record["segments_info"]]
-    strict = metadata.get("on_bad_annotation") != "drop"  # dropped segments are not listed
-    try:
-        return build_segment_map(ids, listed, strict=strict)
-    except InputError as error:
-        raise InputError(f"{record.get('pan_seg_file_name', 'pan_seg')}: {error}") from None
+def _segment_map(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
+    return segment_map_of(record, _segment_ids(record), on_bad=metadata.get("on_bad_annotation"))

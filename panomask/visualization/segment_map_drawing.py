@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from panomask.structures.segment_map import find_positions, pixel_runs, segment_extents
 from panomask.visualization.canvas import Label, VisImage
 from panomask.visualization.colormap import Color, to_rgb
 from panomask.visualization.segment_style import SegmentStyle
@@ -29,17 +30,9 @@ _CELLS = 12
 
 def number_segments(values: np.ndarray, segment_ids: Sequence[int]) -> np.ndarray:
     """A numbered map (H, W) int32 of a map of ids (H, W); pixels of any other id are 0."""
-    order = np.argsort(np.asarray(segment_ids, dtype=np.int64), kind="stable")
-    known = np.asarray(segment_ids, dtype=np.int64)[order]
-    if len(known) == 0 or values.size == 0:
-        return np.zeros(values.shape, dtype=np.int32)
-    # Segments are areas: a row has far fewer runs of one id than pixels, so ids are looked up by run.
-    flat = values.reshape(-1)
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    run_ids = flat[starts]
-    places = np.searchsorted(known, run_ids).clip(max=len(known) - 1)
-    numbers = np.where(known[places] == run_ids, order[places] + 1, 0).astype(np.int32)
-    return np.repeat(numbers, np.diff(starts, append=len(flat))).reshape(values.shape)
+    found, lengths = pixel_runs(values)
+    numbers = find_positions(found, segment_ids).astype(np.int32) + 1
+    return np.repeat(numbers, lengths).reshape(values.shape)
 
 
 def paint_segments(
@@ -80,32 +73,7 @@ def paint_segments(
 
 def present_values(values: np.ndarray) -> np.ndarray:
     """The different values of a map, sorted."""
-    flat = values.reshape(-1)
-    return np.unique(flat[np.concatenate([[True], flat[1:] != flat[:-1]])[: len(flat)]])
-
-
-def segment_boxes(numbered: np.ndarray, num_segments: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (S, 4) xyxy and areas (S,), int64, of a numbered map; zeros for a segment without pixels."""
-    height, width = numbered.shape
-    boxes = np.tile(np.array([width, height, 0, 0], dtype=np.int64), (num_segments + 1, 1))
-    areas = np.zeros(num_segments + 1, dtype=np.int64)
-    if numbered.size:
-        flat = numbered.reshape(-1)
-        is_start = np.concatenate([[True], flat[1:] != flat[:-1]])
-        is_start[::width] = True
-        starts = np.flatnonzero(is_start)
-        numbers, lengths = flat[starts], np.diff(starts, append=len(flat))
-        rows, lefts = starts // width, starts % width
-        for column, reduce, values in (
-            (0, np.minimum, lefts),
-            (1, np.minimum, rows),
-            (2, np.maximum, lefts + lengths),
-            (3, np.maximum, rows + 1),
-        ):
-            reduce.at(boxes[:, column], numbers, values)
-        areas = np.bincount(numbers, weights=lengths, minlength=num_segments + 1).astype(np.int64)
-    boxes[areas == 0] = 0
-    return boxes[1:], areas[1:]
+    return np.unique(pixel_runs(values)[0])
 
 
 def _scale_map(numbered: np.ndarray, num_segments: int, size: tuple[int, int]) -> np.ndarray:
@@ -117,7 +85,7 @@ def _scale_map(numbered: np.ndarray, num_segments: int, size: tuple[int, int]) -
         return numbered
     if size[0] <= numbered.shape[0]:
         return cv2.resize(numbered, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-    boxes, areas = segment_boxes(numbered + 1, num_segments + 1)
+    areas, boxes = segment_extents(numbered, num_segments + 1, first=0)
     result, most = np.zeros(size, dtype=np.int32), np.zeros(size, dtype=np.float32)
     for number in np.flatnonzero(areas).tolist():
         cover, left, top = _enlarge_part(numbered, number, boxes[number], size)
@@ -183,7 +151,7 @@ class SegmentLabels:
 
     def draw(self, styles: Sequence[SegmentStyle], min_area: float = 0) -> None:
         """Label segments of at least `min_area` canvas pixels, small ones first: they have less choice."""
-        boxes, areas = segment_boxes(self._canvas, len(styles))
+        areas, boxes = segment_extents(self._canvas, len(styles), first=1)
         placed = []
         for number in np.argsort(areas, kind="stable").tolist():
             if areas[number] < max(1, min_area) or not styles[number].text:

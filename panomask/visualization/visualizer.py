@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from panomask.data.catalog import Metadata, things_label
+from panomask.semantic_png import IGNORE_LABEL
 from panomask.structures import BitMasks, Boxes, BoxMode, Instances, Keypoints, PolygonMasks
 from panomask.visualization.canvas import Label, VisImage
 from panomask.visualization.colormap import Color, colormap, to_rgb
 from panomask.visualization.drawn_maps import (
-    IGNORE_LABEL,
     has_panoptic_truth,
     panoptic_segments,
     panoptic_truth,

@@ -30,6 +30,7 @@ BROKEN = [
     ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True),
     ("MODEL.KEYPOINT_ON", True),  # Res5ROIHeads are the default
     ("MODEL.META_ARCHITECTURE", "PanopticFPN"),  # MASK_ON is False by default
+    ("TEST.SAVE_PANOPTIC", True),  # GeneralizedRCNN is the default
     ("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.7, 0.3], "MODEL.ROI_HEADS.IOU_LABELS", [0, -1, 1]),
     ("MODEL.RPN.IOU_THRESHOLDS", [0.7, 0.3]),
     ("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.3, 0.7]),

@@ -270,6 +270,8 @@ def test_registered_panoptic_and_semantic_sets():
         ({**SEMANTIC, "STUFF_CLASSES": ""}, "STUFF_CLASSES is missing; name the classes"),
         ({**SEMANTIC, "STUFF_CLASSES": "sky,sky"}, "it takes different names"),
         ({**SEMANTIC, "IGNORE_LABEL": "-1"}, "it takes a label"),
+        ({**PANOPTIC, "KEYPOINT_SIGMAS": "[0.1]"}, "KEYPOINT_SIGMAS is for instances"),
+        ({**PANOPTIC, "PANOPTIC_ROOT": "", "IGNORE_LABEL": "7"}, "IGNORE_LABEL is for panoptic and semantic"),
     ],
 )
 def test_registered_sets_of_which_something_is_wrong(fields, message):

@@ -71,6 +71,52 @@ assert callable(launch) and T.ResizeShortestEdge is transforms.ResizeShortestEdg
     assert done.returncode == 0, done.stderr
 
 
+def test_names_that_detectron2_has_in_its_modules_too():
+    code = """
+import panomask
+panomask.install_as_detectron2()
+from detectron2.data.datasets.builtin import ADE20K_SEM_SEG_CATEGORIES, DatasetCatalog, _get_builtin_metadata
+from detectron2.data.datasets.cityscapes_panoptic import CITYSCAPES_CATEGORIES, MetadataCatalog
+from detectron2.evaluation.sem_seg_evaluation import SemSegEvaluator, all_gather, load_image_into_numpy_array
+from detectron2.modeling.meta_arch.panoptic_fpn import META_ARCH_REGISTRY, ImageList, PanopticFPN
+from detectron2.modeling.meta_arch.semantic_seg import SEM_SEG_HEADS_REGISTRY, ImageList
+from detectron2.utils.video_visualizer import Instances, VideoVisualizer, _DetectedInstance
+from detectron2.utils.visualizer import MetadataCatalog, Visualizer
+assert type(ADE20K_SEM_SEG_CATEGORIES) is type(CITYSCAPES_CATEGORIES) is list
+"""
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_research_code_builds_its_own_optimizer_schedule_and_sampler():
+    code = """
+import torch
+import panomask
+from panomask.config import check_supported, get_cfg
+from panomask.errors import InputError
+from panomask.solver import build_lr_scheduler, build_optimizer
+cfg = get_cfg()
+cfg.merge_from_list(["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"])
+cfg.merge_from_list(["SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "DATALOADER.SAMPLER_TRAIN", "ByClass"])
+
+def is_refused(run, *args):
+    try:
+        run(*args)
+    except InputError:
+        return True
+    return False
+
+assert is_refused(check_supported, cfg)
+panomask.install_as_detectron2()
+assert not is_refused(check_supported, cfg)
+model = torch.nn.Linear(1, 1)
+assert is_refused(build_optimizer, cfg, model)
+assert is_refused(build_lr_scheduler, cfg, torch.optim.SGD(model.parameters(), lr=1))
+"""
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_name_that_is_not_served_fails_at_its_import():
     done = _run(
         "import panomask; panomask.install_as_detectron2(); from detectron2.structures import Nonsense"

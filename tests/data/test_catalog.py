@@ -66,10 +66,16 @@ def test_metadata_is_set_once():
 
 
 def test_metadata_compares_arrays():
-    metadata = Metadata(name="m", colors=np.array([1, 2]))
-    metadata.colors = np.array([1, 2])
-    with pytest.raises(InputError, match="colors"):
-        metadata.colors = np.array([1, 3])
+    metadata = Metadata(name="m", sizes=np.array([1, 2]))
+    metadata.sizes = np.array([1, 2])
+    with pytest.raises(InputError, match="sizes"):
+        metadata.sizes = np.array([1, 3])
+
+
+def test_colors_may_be_changed():
+    metadata = Metadata(name="m", stuff_colors=[[1, 2, 3]])
+    metadata.set(stuff_colors=[(4, 5, 6)])
+    assert metadata.stuff_colors == [(4, 5, 6)]
 
 
 def test_metadata_unknown_field():

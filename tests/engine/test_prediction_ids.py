@@ -58,6 +58,17 @@ def test_annotation_files_that_do_not_fit_are_named(tmp_path):
         CocoIds(METADATA, str(tmp_path / "list.json"))
 
 
+@pytest.mark.parametrize(
+    ("key", "entries"),
+    [("images", [5]), ("images", [{"id": 1}]), ("categories", 5), ("categories", [{"id": 1}])],
+)
+def test_broken_annotation_files_are_named(tmp_path, key, entries):
+    content = {"images": [], "categories": [], key: entries}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"truth\.json: entry 0 \(counted from 0\) of '{key}' is .* and "):
+        CocoIds(METADATA, str(tmp_path / "truth.json"))
+
+
 def _segment(category: int, is_thing: bool) -> dict[str, object]:
     return {"id": 1, "category_id": category, "isthing": is_thing}
 

@@ -98,6 +98,14 @@ def test_class_counts_come_from_the_panoptic_file(config, panoptic):
     check_truth(others)
 
 
+def test_the_label_of_void_comes_from_the_data(config, panoptic):
+    cfg = config(sem_a={**panoptic("a"), "IGNORE_LABEL": "65535"})
+    assert f"{IGNORE} is 65535: the label of void in data set sem_a is 65535" in match_stuff_classes(
+        cfg, ["sem_a"]
+    )
+    assert cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 65535
+
+
 def test_counts_that_disagree(config, panoptic):
     cfg = config("PanopticFPN", NUM_CLASSES, 2, sem_a=panoptic("a"))
     with pytest.raises(InputError, match=rf"{NUM_CLASSES} is 2, but data set sem_a has 3 .*leave it out"):
@@ -138,6 +146,15 @@ def test_models_and_data_that_do_not_fit(config, semantic, panoptic, model, kind
         del entry["PANOPTIC_ROOT"]
     with pytest.raises(InputError, match=message):
         check_truth(config(model, sem_a=entry))
+
+
+def test_panoptic_models_need_things_also_for_evaluation(config, panoptic):
+    cfg = config("PanopticFPN", sem_a=panoptic("a", [("sky", 0)]))
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("sem_a",)
+    with pytest.raises(InputError, match="sem_a has no things"):
+        check_truth(cfg, eval_only=True)
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    check_truth(cfg, eval_only=True)
 
 
 def test_training_sets_must_agree_in_their_stuff(config, panoptic):
@@ -199,6 +216,16 @@ def test_label_images_are_looked_at_before_a_training(config, panoptic, semantic
         check_labels(cfg)
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "b" / "labels" / "a.png")
     with pytest.raises(InputError, match=r"a\.png: 5 x 4 .* its image is 6 x 4"):
+        check_labels(cfg)
+
+
+def test_images_are_looked_at_beside_their_labels(config, panoptic, tmp_path):
+    cfg = config("PanopticFPN", sem_a=panoptic("a"))
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "a" / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg: the image is 5 x 4 .* the annotations say 6 x 4"):
+        check_labels(cfg)
+    (tmp_path / "a" / "a.jpg").unlink()
+    with pytest.raises(InputError, match=r"a\.jpg: image file does not exist"):
         check_labels(cfg)
 
 

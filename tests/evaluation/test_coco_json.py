@@ -143,5 +143,10 @@ def test_objects_of_a_panoptic_data_set_have_the_masks_of_its_png(tmp_path):
     assert (coco["images"][0]["height"], coco["images"][0]["width"]) == (2, 3)
     record["annotations"] = [{"segment_id": 5, "category_id": 0, "iscrowd": 0}]
     assert convert_to_coco_dict(name) == coco
+    record["segments_info"] = record["segments_info"][:1]
+    with pytest.raises(InputError, match=r"a\.png: its pixels have segment id 6"):
+        convert_to_coco_dict(name)
+    MetadataCatalog.get(name).on_bad_annotation = "drop"
+    assert convert_to_coco_dict(name) == coco
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)

@@ -4,7 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from panomask.evaluation import DatasetEvaluator, DatasetEvaluators, inference_context, inference_on_dataset
+from panomask.data import MetadataCatalog
+from panomask.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+    inference_context,
+    inference_on_dataset,
+)
 
 
 class Recorder(DatasetEvaluator):
@@ -113,3 +125,40 @@ def test_two_evaluators_must_not_report_the_same_task():
 
 def test_evaluators_skip_those_that_report_nothing():
     assert DatasetEvaluators([DatasetEvaluator(), Recorder()]).evaluate() == {"count": {"images": -1}}
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        CityscapesInstanceEvaluator,
+        CityscapesSemSegEvaluator,
+        COCOEvaluator,
+        COCOPanopticEvaluator,
+        PascalVOCDetectionEvaluator,
+        SemSegEvaluator,
+    ],
+)
+def test_reset_of_a_subclass_is_not_called_before_it_is_constructed(base):
+    """As in Detectron2, where no constructor calls it."""
+    name = "evaluated_by_a_subclass"
+    MetadataCatalog.get(name).set(
+        **{"dirname": "voc", "split": "val", "year": 2012, "gt_dir": "gt", "json_file": "truth.json"},
+        **{"thing_classes": ["cat"], "stuff_classes": ["things"]},
+        thing_dataset_id_to_contiguous_id={1: 0},
+    )
+
+    class Own(base):
+        def __init__(self, dataset_name):
+            super().__init__(dataset_name)
+            self.start = 3
+
+        def reset(self):
+            super().reset()
+            self.count = self.start
+
+    try:
+        evaluator = Own(name)
+    finally:
+        MetadataCatalog.remove(name)
+    evaluator.reset()
+    assert evaluator.count == 3

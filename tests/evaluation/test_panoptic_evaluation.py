@@ -80,6 +80,21 @@ def test_truth_as_prediction(folder):
     assert evaluator.evaluate() == {}
 
 
+def test_classes_are_named_as_the_metadata_name_them(folder):
+    """COCO's file says tree-merged for what the metadata, and with them the semantic scores, call tree."""
+    content = json.loads((folder / "truth.json").read_text())
+    for category in content["categories"]:
+        category["name"] += "-merged"
+    (folder / "truth.json").write_text(json.dumps(content))
+    evaluator = COCOPanopticEvaluator(NAME)
+    predict_truth(evaluator)
+    assert overall(evaluator.evaluate()["panoptic_seg"]) == [100] * 6
+    MetadataCatalog.get(NAME).thing_dataset_id_to_contiguous_id.clear()  # no longer names every category
+    evaluator = COCOPanopticEvaluator(NAME)
+    predict(evaluator, 1, [(SKY, None), (CAT, None)])
+    assert evaluator.evaluate()["panoptic_seg"]["PQ-cat-merged"] == 100
+
+
 def test_a_model_with_the_data_sets_own_ids(folder):
     """Without isthing, category_id is the data set's, as in Detectron2."""
     evaluator = COCOPanopticEvaluator(NAME)
@@ -175,8 +190,8 @@ def test_truth_from_dataset_dicts(folder):
         (lambda e: predict(e, 3, []), r"3\.jpg: .*truth\.json has no annotation of image 3"),
         (lambda e: predict(e, 2, [(3, False)]), r"prediction of 2\.jpg: stuff class 3 is not among the 3"),
         (lambda e: predict(e, 2, [(0, False)]), "category_id 0 is no category of the data set; it has 5, 17"),
-        (lambda e: predict(e, 2, []), r"prediction of 2\.jpg: pixels have the segment id 1, which"),
-        (lambda e: predict(e, 2, [(0, True), (0, True)]), "segments_info lists the id 2, but no pixel"),
+        (lambda e: predict(e, 2, []), r"prediction of 2\.jpg: its pixels have segment id 1, which"),
+        (lambda e: predict(e, 2, [(0, True), (0, True)]), "segments_info lists segment id 2, but no pixel"),
         (
             lambda e: predict(e, 2, [(0, True)], [[1] * 3] * 4),
             r"3 x 4 pixels, but .*b\.png \(listed in .* 6 x 4",
@@ -208,13 +223,13 @@ def edit(folder, change):
     [
         (
             lambda folder: write_segment_ids(folder / "png/b.png", np.full((4, 6), 8)),
-            r"b\.png \(listed in .*truth\.json\): pixels have the segment id 8, which segments_info does not",
+            r"b\.png \(listed in .*truth\.json\): its pixels have segment id 8, which segments_info does not",
         ),
         (
             lambda folder: edit(
                 folder, lambda c: c["annotations"][1]["segments_info"].append({"id": 11, "category_id": SKY})
             ),
-            r"b\.png \(listed in .*: segments_info lists the id 11, but no pixel has it",
+            r"b\.png \(listed in .*: segments_info lists segment id 11, but no pixel has this id",
         ),
         (
             lambda folder: write_segment_ids(folder / "png/b.png", np.full((5, 6), 9)),
@@ -238,3 +253,49 @@ def test_files_without_a_prediction_of_an_image(folder):
     (folder / "empty.json").write_text('{"annotations": []}')
     with pytest.raises(InputError, match=r"empty\.json: no prediction of image 1; every image"):
         evaluate_panoptic_json(folder / "truth.json", folder / "png", folder / "empty.json", folder)
+
+
+def test_categories_converted_as_a_subclass_says(folder):
+    """As research code derives from Detectron2's evaluator: here its model predicts names."""
+
+    class Named(COCOPanopticEvaluator):
+        def _convert_category_id(self, segment_info):
+            segment_info["category_id"] = {"cat": CAT, "sea": SEA, "sky": SKY}[segment_info["category_id"]]
+            return segment_info
+
+    evaluator = Named(NAME)
+    predict(evaluator, 1, [("sky", None), ("cat", None)])
+    predict(evaluator, 2, [("sea", None)])
+    assert overall(evaluator.evaluate()["panoptic_seg"]) == [100] * 6
+
+
+def test_category_ids_of_detectron2(folder):
+    evaluator = COCOPanopticEvaluator(NAME, folder)
+    assert evaluator._thing_contiguous_id_to_dataset_id == {0: CAT}
+    assert evaluator._stuff_contiguous_id_to_dataset_id == {0: 0, 1: SEA, 2: SKY}
+    assert evaluator._output_dir == folder
+    thing = {"id": 4, "category_id": 0, "isthing": True}
+    assert evaluator._convert_category_id(thing) is thing
+    assert thing == {"id": 4, "category_id": CAT}
+    assert evaluator._convert_category_id({"id": 4, "category_id": SKY}) == {"id": 4, "category_id": SKY}
+    evaluator._thing_contiguous_id_to_dataset_id = {7: CAT}
+    assert evaluator._convert_category_id({"category_id": 7, "isthing": True}) == {"category_id": CAT}
+
+
+def test_a_process_of_its_own_encodes_pngs(folder):
+    class Encoding(COCOPanopticEvaluator):
+        def process(self, inputs, outputs):
+            for record, output in zip(inputs, outputs, strict=True):
+                ids, infos = output["panoptic_seg"]
+                write_segment_ids(folder / "p.png", ids.numpy())
+                segments = [self._convert_category_id(info) for info in infos]
+                png = (folder / "p.png").read_bytes()
+                entry = {"image_id": record["image_id"], "file_name": "p.png", "png_string": png}
+                self._predictions.append({**entry, "segments_info": segments})
+
+    evaluator = Encoding(NAME)
+    predict(evaluator, 1, [(2, False), (0, True)])
+    predict(evaluator, 2, [(2, False)])  # sea taken for sky
+    found = evaluator.evaluate()["panoptic_seg"]
+    assert [found["PQ-cat"], found["PQ-sea"]] == [100, 0]
+    assert found["PQ-sky"] == pytest.approx(100 / 1.5)

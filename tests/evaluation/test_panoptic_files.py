@@ -90,9 +90,10 @@ def change(path: str, value):
         ([], "no panoptic annotation file: it needs an object with the list 'annotations'"),
         (change("categories", None), "object with the list 'categories'"),
         (
-            change("annotations/0/segments_info", None),
+            {**CONTENT, "annotations": [{"image_id": 139, "category_id": 7}]},
             "annotations have no 'segments_info', so this is no pan",
         ),
+        (change("annotations/0/segments_info", None), r"annotation 1 lacks 'segments_info'; add it"),
         (change("annotations/1/segments_info", None), r"annotation 2 lacks 'segments_info'; add it"),
         (change("annotations/1/segments_info", {}), "annotation 2: 'segments_info' must be a list"),
         (change("annotations/1/image_id", "c"), "annotation 2 is of image 'c', which 'images' does not list"),
@@ -105,6 +106,12 @@ def change(path: str, value):
             change("annotations/0/segments_info/0/category_id", 9),
             "image 139: segment 5: category_id 9 is no category of the data set; it has 7, 200",
         ),
+        (
+            change("annotations/0/segments_info/0/iscrowd", "1"),
+            "segment 5: iscrowd is '1'; allowed are 0 and 1",
+        ),
+        (change("annotations/0/segments_info/0/id", True), "image 139: segment id True; an integer"),
+        (change("annotations/0/segments_info/0/category_id", True), "category_id True is no category"),
         (change("categories/0/isthing", None), "category 1 lacks 'isthing'"),
         (change("categories/0/isthing", 2), "category 1: id 200, isthing 2; an integer, and 0 or 1"),
         (
@@ -117,6 +124,14 @@ def test_faults_are_named(tmp_path, content, message):
     with pytest.raises(InputError, match=f"p.json.*{message}") as error:
         read(tmp_path, content)
     assert "\n" not in str(error.value)
+
+
+def test_images_that_are_not_scored_are_counted(tmp_path, caplog):
+    read(tmp_path, change("annotations/1", None))
+    assert "p.json: 1 of 2 images have no annotation and are not scored" in caplog.text
+    caplog.clear()
+    read(tmp_path, CONTENT)
+    assert not caplog.text
 
 
 def test_dataset_dicts():

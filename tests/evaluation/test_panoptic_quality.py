@@ -84,10 +84,10 @@ def test_void_and_crowd_add_up():
 def test_of_two_crowds_the_last_listed_counts():
     """As panopticapi has it, whose numbers are the published ones."""
     listed = [(1, 0, True), (2, 0, True)]
-    predicted = row((7, 5), (8, 5)), segments((7, 0), (8, 0))
-    for order in (listed, listed[::-1]):
-        found = counts((row((1, 5), (2, 5)), segments(*order)), predicted)
-        assert found[0] == [0, 0, 1, 0]
+    on_the_second = row((0, 5), (8, 5)), segments((8, 0))
+    for order, false_positives in ((listed, 0), (listed[::-1], 1)):
+        found = counts((row((1, 5), (2, 5)), segments(*order)), on_the_second)
+        assert found[0] == [0, 0, false_positives, 0]
 
 
 def test_no_segments():
@@ -115,11 +115,13 @@ def test_pairs_are_those_of_single_pixels():
 
 def test_disagreement_of_map_and_list():
     right = row((1, 4)), segments((1, 0))
-    with pytest.raises(InputError, match="the truth: pixels have the segment id 7, which segments_info does"):
+    with pytest.raises(InputError, match="the truth: its pixels have segment id 7, which segments_info does"):
         compare_segments(row((1, 2), (7, 2)), right[1], *right, 1)
-    with pytest.raises(InputError, match=r"the prediction: pixels have the segment id 5 \(and 1 more\)"):
+    with pytest.raises(InputError, match=r"the prediction: its pixels have segment ids 5, 9"):
         compare_segments(*right, row((1, 1), (5, 2), (9, 1)), right[1], 1)
-    with pytest.raises(InputError, match=r"x\.png: segments_info lists the id 3, but no pixel has it"):
+    with pytest.raises(
+        InputError, match=r"x\.png: segments_info lists segment id 3, but no pixel has this id"
+    ):
         compare_segments(*right, row((1, 4)), segments((1, 0), (3, 0)), 1, names=("t.png", "x.png"))
     with pytest.raises(InputError, match=r"the prediction is of 3 x 1 pixels, but the truth of 4 x 1"):
         compare_segments(*right, row((1, 3)), right[1], 1)
@@ -133,11 +135,11 @@ def test_what_was_dropped_from_the_annotations_is_void():
 
 
 def test_metrics_are_means_over_the_classes_that_occur():
-    table = np.zeros((4, 4))
+    table = np.zeros((5, 4))  # c and e occur nowhere
     table[0, [IOU, TP, FP, FN]] = 1.5, 2, 1, 1  # PQ 1.5 / 3, SQ .75, RQ 2 / 3
     table[1, FN] = 3
     table[3, [IOU, TP]] = 1, 1
-    metrics = panoptic_metrics(table, ["a", "b", "c", "d"], [True, True, True, False])
+    metrics = panoptic_metrics(table, list("abcde"), [True, True, True, False, False])
     assert [metrics[f"{name}-a"] for name in ("PQ", "SQ", "RQ")] == pytest.approx([50, 75, 200 / 3])
     assert [metrics[f"{name}-b"] for name in ("PQ", "SQ", "RQ")] == [0, 0, 0]
     assert math.isnan(metrics["PQ-c"])

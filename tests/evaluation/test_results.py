@@ -88,6 +88,11 @@ def test_results_table_of_several_data_sets_and_of_none():
     assert results_table({"bbox": {}}) == "(no results)"
 
 
+def test_class_names_of_any_kind_stay_in_their_row():
+    table = results_table({"bbox": {"AP": 1.0, "AP-a|b": 2.0, "AP-new\n line": 3.0}})
+    assert [line.split(" |")[0].strip("| ") for line in table.splitlines()[-2:]] == ["a/b", "new line"]
+
+
 def test_results_table_of_numbers_without_a_task():
     assert results_table({"seconds": 2.5}).splitlines()[-1].split() == ["|", "seconds", "|", "2.50", "|"]
     both = results_table({"bbox": {"AP": 1.0}, "seconds": 2.5})

@@ -62,6 +62,13 @@ def inputs_of(dicts):
     return [{k: v for k, v in record.items() if k != "sem_seg_file_name"} for record in dicts]
 
 
+def test_void_segments_have_the_label_that_is_ignored(data_set):
+    inputs = inputs_of(data_set("segments", ignore_label=99))
+    evaluator = SemSegEvaluator(NAME)
+    evaluator.process(inputs[:1], [{"sem_seg": one_hot(PREDICTION)}])
+    assert evaluator.evaluate()["sem_seg"]["mIoU"] == pytest.approx(MIOU)
+
+
 @pytest.mark.parametrize("kind", ["labels", "segments"])
 def test_both_kinds_of_truth_measure_the_same(data_set, kind):
     inputs = inputs_of(data_set(kind))
@@ -173,3 +180,25 @@ def test_labels_of_an_image_file(files):
     labels = load_image_into_numpy_array(str(files / "labels0.png"), dtype=int)
     assert labels.dtype == np.int64
     assert (labels == TRUTH).all()
+
+
+def test_a_process_of_its_own_counts_into_the_matrix(data_set, tmp_path):
+    """As research code derives from Detectron2's evaluator."""
+
+    class Own(SemSegEvaluator):
+        def process(self, inputs, outputs):
+            for record, output in zip(inputs, outputs, strict=True):
+                predicted = output["sem_seg"].argmax(dim=0).to(self._cpu_device).numpy()
+                truth = np.array(Image.open(self.input_file_to_gt_file[record["file_name"]]), dtype=int)
+                truth[truth == self._ignore_label] = self._num_classes
+                pairs = (self._num_classes + 1) * predicted.reshape(-1) + truth.reshape(-1)
+                counts = np.bincount(pairs, minlength=self._conf_matrix.size)
+                self._conf_matrix += counts.reshape(self._conf_matrix.shape)
+                self._predictions.extend(self.encode_json_sem_seg(predicted, record["file_name"]))
+
+    inputs = inputs_of(data_set("labels"))
+    evaluator = Own(NAME, output_dir=tmp_path)
+    evaluator.process(inputs[:1], [{"sem_seg": one_hot(PREDICTION)}])
+    assert evaluator.evaluate()["sem_seg"]["mIoU"] == pytest.approx(MIOU)
+    entries = json.loads((tmp_path / "sem_seg_predictions.json").read_text())
+    assert [entry["category_id"] for entry in entries] == [0, 1, 2]

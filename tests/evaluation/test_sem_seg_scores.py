@@ -80,3 +80,9 @@ def test_a_prediction_right_in_every_scored_pixel_has_100():
     predicted = np.where(truth == 3, rng.integers(0, 3, truth.shape), truth)
     scores = scores_of(predicted, truth, boundary=True)
     assert set(scores.values()) == {100.0}
+
+
+def test_two_classes_of_one_name_are_told_apart():
+    scores = scores_of([[0, 0, 1]], [[0, 1, 1]], names=["things", "things", "sky"])
+    assert scores["IoU-things (0)"] == scores["ACC-things (1)"] == pytest.approx(50)
+    assert "IoU-sky" in scores

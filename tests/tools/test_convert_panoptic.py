@@ -1,10 +1,7 @@
 """tools/convert_panoptic.py: what the command line passes on."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,26 +9,7 @@ import pytest
 from PIL import Image
 
 from panomask.engine import run_tool
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "convert_panoptic.py"
-    spec = importlib.util.spec_from_file_location("convert_panoptic", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    assert spec.loader is not None
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def run(tool, monkeypatch):
-    def run(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["convert_panoptic.py", *map(str, arguments)])
-        tool.main()
-
-    return run
+from panomask.errors import InputError
 
 
 @pytest.fixture
@@ -81,3 +59,21 @@ def test_errors_are_one_line(run, instances, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert words in error
+
+
+def test_bad_segments_are_left_out_on_request(run, instances, tmp_path):
+    files = (tmp_path / "p.json", tmp_path / "p")
+    run("from-instances", instances, *files, "--semantic-root", tmp_path / "labels", "--stuff", "7=sky")
+    document = json.loads(files[0].read_text())
+    segments = document["annotations"][0]["segments_info"]
+    assert [segment["category_id"] for segment in segments] == [1, 7]
+    segments[1]["category_id"] = 99
+    segments.append({"id": 50, "category_id": 1, "iscrowd": 0})  # without pixels
+    files[0].write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"unknown category_id: 99; .*--drop-bad"):
+        run("to-instances", *files, tmp_path / "back.json")
+    run("to-instances", *files, tmp_path / "back.json", "--drop-bad")
+    run("to-semantic", *files, tmp_path / "s", "--drop-bad", "--layout", "all-classes")
+    kept = [entry["segment_id"] for entry in json.loads((tmp_path / "back.json").read_text())["annotations"]]
+    assert kept == [segments[0]["id"]]
+    assert np.unique(Image.open(tmp_path / "s" / "1.png")).tolist() == [0, 255], "sky is void now"

@@ -1,10 +1,7 @@
 """tools/convert_weights.py writes foreign weights under our names."""
 
-import importlib.util
 import pickle
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,26 +11,6 @@ from safetensors.torch import load_file
 
 from panomask.checkpoint.files import read_checkpoint
 from panomask.engine import run_tool
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "convert_weights.py"
-    spec = importlib.util.spec_from_file_location("convert_weights", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    assert spec.loader is not None
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def run(tool, monkeypatch):
-    def run(*arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", ["convert_weights.py", *map(str, arguments)])
-        tool.main()
-
-    return run
 
 
 @pytest.fixture

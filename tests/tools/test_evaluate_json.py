@@ -1,28 +1,15 @@
 """tools/evaluate_json.py scores prediction files against annotation files."""
 
-import importlib.util
 import json
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from panomask.engine import run_tool
 
 GOLDEN = Path(__file__).parents[1] / "evaluation" / "golden_panoptic.zip"
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "evaluate_json.py"
-    spec = importlib.util.spec_from_file_location("evaluate_json", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    assert spec.loader is not None
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -87,6 +74,9 @@ def test_results_of_instances(run, instances, capsys):
         (None, ("gt.json", "none.json"), "none.json: file does not exist"),
         (None, ("gt.json", "pred.json", "--truth-folder", "x"), "x: no such folder; name that of the PNG"),
         (None, ("gt.json", "pred.json", "--tasks", "bbox"), "--tasks: the files are of panoptic"),
+        (None, ("gt.json", "pred.json", "--max-detections", "9"), "--max-detections: the files are of pan"),
+        (None, ("gt.json", "pred.json", "--output", "gt"), "--output gt: cannot be written (Is a directory)"),
+        (None, ("gt.json", "[].json"), "[].json holds instances, but gt.json is panoptic; give"),
         (
             lambda c: c["annotations"].pop(3),
             ("gt.json", "pred.json"),
@@ -95,12 +85,12 @@ def test_results_of_instances(run, instances, capsys):
         (
             lambda c: c["annotations"][0]["segments_info"].pop(),
             ("gt.json", "pred.json"),
-            "000001.png (listed in pred.json): pixels have the segment id",
+            "000001.png (listed in pred.json): its pixels have segment id",
         ),
         (
             lambda c: c["annotations"][0]["segments_info"].append({"id": 99, "category_id": 1}),
             ("gt.json", "pred.json"),
-            "000001.png (listed in pred.json): segments_info lists the id 99, but no pixel has it",
+            "000001.png (listed in pred.json): segments_info lists segment id 99, but no pixel has this id",
         ),
         (
             lambda c: c["annotations"][0]["segments_info"][0].update(category_id=77),
@@ -111,6 +101,7 @@ def test_results_of_instances(run, instances, capsys):
 )
 def test_bad_panoptic_files_in_one_line(run, panoptic, monkeypatch, capsys, change, arguments, message):
     monkeypatch.chdir(panoptic)
+    Path("[].json").write_text("[]")
     if change:
         content = json.loads(Path("pred.json").read_text())
         change(content)

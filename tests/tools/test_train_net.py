@@ -1,6 +1,5 @@
 """The whole path from a command line to results, on six images."""
 
-import importlib.util
 import json
 import random
 import signal
@@ -18,18 +17,15 @@ TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
 
 
 @pytest.fixture
-def call(monkeypatch, capfd, tiny_run):
+def call(tool, monkeypatch, capfd, tiny_run):
     """Runs the tool in this process; returns exit status and the lines on standard error."""
-    spec = importlib.util.spec_from_file_location("train_net", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def run(*arguments: str, config: str = str(tiny_run)) -> tuple[int, list[str]]:
         monkeypatch.setattr(sys, "argv", [str(TOOL), "--config-file", config, *map(str, arguments)])
         capfd.readouterr()
         status = 0
         try:
-            run_tool(module.run)
+            run_tool(tool.run)
         except SystemExit as caught:
             status = caught.code
         return status, capfd.readouterr().err.splitlines()

@@ -1,6 +1,5 @@
 """The published scores against what train_net.py measures; its runs are tiny or played."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,14 +17,6 @@ from panomask.modeling import build_model
 TOOL = Path(__file__).parents[2] / "tools" / "verify_zoo.py"
 RPN = "COCO-Detection/rpn_R_50_FPN_1x.yaml"  # published: 58.0 AR@1000
 MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"  # published: 38.6 box AP, 35.2 mask AP
-
-
-@pytest.fixture
-def tool():
-    spec = importlib.util.spec_from_file_location("verify_zoo", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

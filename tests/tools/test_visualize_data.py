@@ -1,6 +1,5 @@
 """tools/visualize_data.py draws both sources, and says in one line what is wrong."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -27,17 +26,6 @@ SOLVER:
   IMS_PER_BATCH: 2
 SEED: 3
 """
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "visualize_data.py"
-    spec = importlib.util.spec_from_file_location("visualize_data", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    assert spec.loader is not None
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,8 @@ def test_semantic_labels_of_a_file_go_first(record: dict[str, Any], tmp_path: Pa
     labels = semantic_truth({**record, "sem_seg_file_name": tmp_path / "labels.png"}, SEPARATED)
     assert np.array_equal(labels, np.full((3, 4), 7))
     assert semantic_truth({"file_name": "a.jpg"}, SEPARATED) is None
+    with pytest.raises(InputError, match=r"labels\.png: 4 x 3 \(width x height\)"):
+        semantic_truth({**record, "sem_seg_file_name": tmp_path / "labels.png", "width": 5}, SEPARATED)
 
 
 def test_objects_get_masks_and_boxes_of_their_segments(record: dict[str, Any]) -> None:
@@ -81,6 +83,8 @@ def test_objects_get_masks_and_boxes_of_their_segments(record: dict[str, Any]) -
     first, second = alone["annotations"]
     assert np.array_equal(mask_coding.decode(first["segmentation"]), IDS == 300)
     assert [first["bbox"], second["bbox"]] == [[0, 0, 2, 2], [3, 0, 1, 2]]
+    with_ids = {**record, "pan_seg": IDS, "pan_seg_file_name": None}
+    assert objects_alone(with_ids, SEPARATED) == alone
     polygons = {"annotations": [{"segmentation": [[0, 0, 1, 0, 1, 1]]}], "sem_seg_file_name": "x.png"}
     assert objects_alone(polygons, SEPARATED) == {"annotations": polygons["annotations"]}
 

@@ -297,6 +297,18 @@ def test_panoptic_segments_are_named_where_there_is_room() -> None:
     assert changed[:, :80].any()
     assert changed[:, 160:].any()
     assert not changed[:, 82:158].any()
+    (
+        none,
+        larger,
+        smaller,
+    ) = (  # each segment has 11200 pixels of the image, and four times as many of the canvas
+        Visualizer(np.zeros((200, 240, 3)), PANOPTIC_METADATA, scale=2)
+        .draw_panoptic_seg(ids, SEGMENTS, area_threshold=threshold, alpha=1.0)
+        .get_image()
+        for threshold in (1e6, 20000, 10000)
+    )
+    assert (larger == none).all()
+    assert (smaller != none).any()
 
 
 def test_an_image_without_segments_stays() -> None:

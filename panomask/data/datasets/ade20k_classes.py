@@ -1,6 +1,6 @@
 """The 150 classes of ADE20K's scene parsing benchmark (Zhou et al., CVPR 2017), as Detectron2 names them."""
 
-ADE20K_SEM_SEG_CATEGORIES = tuple(
+ADE20K_SEM_SEG_CATEGORIES = [
     name.strip()
     for name in (
         "wall; building; sky; floor; tree; ceiling; road, route; bed; window; grass; sidewalk, pavement; "
@@ -25,5 +25,5 @@ ADE20K_SEM_SEG_CATEGORIES = tuple(
         "sconce; vase; traffic light; tray; trash can; fan; pier; crt screen; plate; monitor; bulletin "
         "board; shower; radiator; glass, drinking glass; clock; flag"
     ).split(";")
-)
+]
 """By label, from 0. The published PNG files have these plus 1, and 0 for void."""

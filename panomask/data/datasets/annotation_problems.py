@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from panomask.data.datasets.coco_annotations import BadAnnotation
+from panomask.data.log_once import log_once
 from panomask.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class AnnotationProblems:
         if self.on_bad == "refuse":
             raise InputError(
                 f"{self.json_file}: {where}: {bad}; correct or remove the {self.noun}, or leave out all bad"
-                " ones by DATASETS.ON_BAD_ANNOTATION drop"
+                " ones by DATASETS.ON_BAD_ANNOTATION drop (convert_panoptic.py: --drop-bad)"
             )
         self.first = self.first or f"{where}: {bad}"
         self.counts[bad.kind if not bad.rest else f"{bad.kind} (object kept with its other polygons)"] += 1
@@ -49,12 +50,14 @@ class AnnotationProblems:
     def log_summary(self, *, nothing_left: bool = False) -> None:
         """One line about all that was left out, if anything was; InputError when nothing is left."""
         if self.counts and (nothing_left or self.counts.total() >= self.total):
-            raise InputError(
-                f"{self.json_file}: all {self.total} {self.noun}s are bad. The first: {self.first}"
-            )
+            what = f"all {self.total} {self.noun}s are bad" if self.total else f"there is no {self.noun}"
+            raise InputError(f"{self.json_file}: {what}. The first: {self.first}")
         if self.counts:
             kinds = ", ".join(f"{count} x {kind}" for kind, count in self.counts.most_common())
-            logger.warning(
+            log_once(
+                logger,
+                ("bad", str(self.json_file), kinds, self.first),
                 "%s: %d of %d %ss are bad and left out: %s. The first: %s",
                 *(self.json_file, self.counts.total(), self.total, self.noun, kinds, self.first),
+                level=logging.WARNING,
             )

@@ -17,10 +17,11 @@ from panomask.data.datasets.cityscapes_panoptic import register_all_cityscapes_p
 from panomask.data.datasets.coco import load_coco_json
 from panomask.data.datasets.coco_panoptic import load_coco_panoptic_json, load_separated, load_stuffonly
 from panomask.data.datasets.lvis import get_lvis_instances_meta, load_lvis_json
-from panomask.data.datasets.panoptic_categories import IGNORE_LABEL, LABEL_DIVISOR, THINGS_LABEL
+from panomask.data.datasets.panoptic_categories import LABEL_DIVISOR, THINGS_LABEL
 from panomask.data.datasets.pascal_voc import CLASS_NAMES, load_voc_instances
 from panomask.data.datasets.sem_seg import load_sem_seg
 from panomask.data.datasets.shapes import register_shapes
+from panomask.semantic_png import IGNORE_LABEL
 
 __all__ = [
     "check_files",
@@ -162,8 +163,8 @@ def register_all_ade20k(root: Root = None) -> None:
                 "image_root": f"ADEChallengeData2016/images/{folder}",
                 "sem_seg_root": f"ADEChallengeData2016/annotations_detectron2/{folder}",
             },
-            download="ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu; annotations_detectron2"
-            " are its annotations with each value lowered by 1, and 0 made 255",
+            download="ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu (annotations_detectron2: its"
+            " annotations, each value lowered by 1, 0 made 255; datasets/README.md has the lines)",
             metadata={
                 "evaluator_type": "sem_seg",
                 "ignore_label": IGNORE_LABEL,
@@ -189,7 +190,11 @@ def register_all_cityscapes(root: Root = None) -> None:
     """Register the finely annotated Cityscapes, for instance and for semantic segmentation."""
     tasks: tuple[tuple[str, Loader, dict[str, Any]], ...] = (
         ("instance_seg", _load_cityscapes_instances, {"evaluator_type": "cityscapes_instance"}),
-        ("sem_seg", _load_cityscapes_semantic, {"evaluator_type": "cityscapes_sem_seg", "ignore_label": 255}),
+        (
+            "sem_seg",
+            _load_cityscapes_semantic,
+            {"evaluator_type": "cityscapes_sem_seg", "ignore_label": IGNORE_LABEL},
+        ),
     )
     for split in _CITYSCAPES_SPLITS:
         for task, load, metadata in tasks:

@@ -80,8 +80,8 @@ def _find_files(name: str, root: Root, needs: Needs, download: str) -> None:
         top = " and ".join(dict.fromkeys(f"{path.partition('/')[0]}/" for *_, path in needs))
         whole = "" if missing == required else f"; the set needs {_listed(required)}"
         raise InputError(
-            f"{name}: {_listed(missing)} not found{whole}. Put there what {download} offers, or point"
-            f" PANOMASK_DATASETS to the folder that holds {top}"
+            f"{name}: {_listed(missing)} not found{whole}. They come from {download}; put them there, or"
+            f" point PANOMASK_DATASETS to the folder that holds {top}"
         )
 
 

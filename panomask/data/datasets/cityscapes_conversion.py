@@ -16,10 +16,9 @@ import numpy as np
 from panomask.data.datasets.cityscapes import FIRST_INSTANCE_ID, IMAGE_SUFFIX, read_instance_ids
 from panomask.data.datasets.cityscapes_labels import CITYSCAPES_LABELS, SCORED_LABELS, CityscapesLabel
 from panomask.data.datasets.conversion_files import claim_file, claim_folder, convert_all, write_coco_json
-from panomask.data.datasets.panoptic_creation import areas_and_boxes_xywh
 from panomask.errors import InputError
 from panomask.panoptic_png import write_segment_ids
-from panomask.structures.segment_map import FIRST_SEGMENT
+from panomask.structures.segment_map import FIRST_SEGMENT, areas_and_boxes_xywh
 
 __all__ = ["cityscapes_to_panoptic"]
 
@@ -124,7 +123,7 @@ def _convert_image(path: Path, *, output_root: Path) -> tuple[dict[str, Any], di
             "area": area,
             "bbox": box,
         }
-        for (id_, label), area, box in zip(kept, areas.tolist(), boxes, strict=True)
+        for (id_, label), area, box in zip(kept, areas, boxes, strict=True)
     ]
     return image, {"image_id": image_id, "file_name": png, "segments_info": segments}
 

@@ -19,13 +19,13 @@ from panomask.data.datasets.cityscapes_labels import CITYSCAPES_LABELS
 from panomask.data.datasets.coco_categories import top_level_list
 from panomask.data.datasets.panoptic_annotations import FolderFiles, add_segments, open_png_folder
 from panomask.data.datasets.panoptic_categories import (
-    IGNORE_LABEL,
     LABEL_DIVISOR,
     THINGS_LABEL,
     classes_of_metadata,
 )
 from panomask.errors import InputError
 from panomask.json_file import read_json
+from panomask.semantic_png import IGNORE_LABEL
 
 __all__ = [
     "get_cityscapes_panoptic_files",
@@ -56,8 +56,8 @@ def register_all_cityscapes_panoptic(root: Root = None) -> None:
             root=root,
             needs=(paths["image_root"], paths["panoptic_json"], paths["panoptic_root"]),
             download="leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from"
-            " https://www.cityscapes-dataset.com/downloads, and what `tools/convert_panoptic.py"
-            f" from-cityscapes cityscapes/gtFine/{split}` makes of it",
+            " https://www.cityscapes-dataset.com/downloads (the panoptic files: of `tools/convert_panoptic.py"
+            f" from-cityscapes cityscapes/gtFine/{split}`)",
         )
         labels = {"ignore_label": IGNORE_LABEL, "label_divisor": LABEL_DIVISOR}
         register(

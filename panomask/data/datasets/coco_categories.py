@@ -73,9 +73,10 @@ def check_categories(json_file: str | Path, categories: list[Any]) -> list[dict[
         id_, name = category.get("id"), category.get("name")
         if not isinstance(id_, int) or isinstance(id_, bool):
             raise InputError(f'{where}: "id" is {id_!r:.80}; it must be an integer')
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not _is_unicode(name):
             raise InputError(
-                f'{where}: "name" is {name!r:.80}; category {id_} needs a text that is not empty'
+                f'{where}: "name" is {name!a:.80}; category {id_} needs a text that is not empty, of whole'
+                " characters"
             )
         if id_ in ids:
             raise InputError(f"{where}: id {id_} is that of category number {ids[id_]} too; ids must differ")
@@ -88,6 +89,11 @@ def check_categories(json_file: str | Path, categories: list[Any]) -> list[dict[
     if not categories:
         raise InputError(f'{json_file}: "categories" is empty; at least one category is needed')
     return sorted(categories, key=lambda category: category["id"])
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written to a file: JSON may hold halves of characters, such as "\\ud83d"."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _find_categories(path: Path) -> list[Any] | None:

@@ -17,7 +17,6 @@ from panomask.data.datasets.coco import load_coco_json
 from panomask.data.datasets.coco_categories import top_level_list
 from panomask.data.datasets.panoptic_annotations import FolderFiles, add_segments, open_png_folder
 from panomask.data.datasets.panoptic_categories import (
-    IGNORE_LABEL,
     LABEL_DIVISOR,
     THINGS_LABEL,
     SegmentClass,
@@ -30,6 +29,7 @@ from panomask.data.datasets.panoptic_reading import load_panoptic, read_panoptic
 from panomask.data.datasets.sem_seg import load_sem_seg
 from panomask.errors import InputError
 from panomask.json_file import collection_paused, read_json
+from panomask.semantic_png import IGNORE_LABEL
 
 __all__ = [
     "ensure_panoptic_metadata",

@@ -117,7 +117,9 @@ def _find_record(annotation: Any, records: dict[Any, Record], folder: FolderFile
             "a list of segments is needed, which may be empty",
         )
     if not isinstance(image_id, (int, str)):
-        raise BadAnnotation("no image_id", f'"image_id" is {image_id!r:.80}', "a number or a text is needed")
+        raise BadAnnotation(
+            "no image_id", f'"image_id" is {image_id!r:.80}', "a whole number or a text is needed"
+        )
     if image_id not in records:
         example = f", such as {next(iter(records))!r}" if records else ", of which there is none"
         raise BadAnnotation(

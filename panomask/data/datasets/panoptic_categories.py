@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from panomask.data.catalog import Metadata, MetadataCatalog
 from panomask.data.datasets.coco_categories import check_categories, distinct_color, find_categories
 from panomask.errors import InputError
+from panomask.semantic_png import IGNORE_LABEL
 
 THINGS_LABEL = 0
 """The semantic label of the pixels of every thing."""
@@ -19,7 +20,6 @@ THINGS_NAME = "things"
 THINGS_COLOR = (82, 18, 128)
 """RGB of the semantic class "things", as Detectron2 draws it."""
 
-IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
 
 
@@ -140,8 +140,8 @@ def set_panoptic_metadata(
     if 0 <= ignore_label < len(fields["stuff_classes"]):
         raise InputError(
             f"{json_file}: {len(fields['stuff_classes']) - 1} stuff categories are numbered from 1 on, but"
-            f" {ignore_label} stands for void; register the set by register_panoptic(..., metadata="
-            '{"ignore_label": 65535}) and set MODEL.SEM_SEG_HEAD.IGNORE_VALUE 65535'
+            f" {ignore_label} stands for void; set DATASETS.REGISTER.<name>.IGNORE_LABEL 65535 (in Python:"
+            ' register_panoptic(..., metadata={"ignore_label": 65535}))'
         )
     for field, value in fields.items():
         known = metadata.get(field)

@@ -21,18 +21,15 @@ from panomask.data.datasets.panoptic_categories import (
     panoptic_classes,
     read_panoptic_categories,
 )
-from panomask.data.datasets.panoptic_creation import areas_and_boxes_xywh
-from panomask.data.panoptic_targets import read_segment_map
 from panomask.errors import InputError
 from panomask.json_file import write_json
-from panomask.semantic_png import write_semantic_labels
-from panomask.structures.segment_map import segment_rles, semantic_map
+from panomask.semantic_png import IGNORE_LABEL, write_semantic_labels
+from panomask.structures.panoptic_record import read_segment_map
+from panomask.structures.segment_map import areas_and_boxes_xywh, segment_rles, semantic_map
 
 __all__ = ["LAYOUTS", "panoptic_to_instances", "panoptic_to_semantic"]
 
 logger = logging.getLogger(__name__)
-
-VOID_LABEL = 255
 
 LAYOUTS = {
     "things-first": "0 for every thing, 1, 2, ... for stuff in the order of ids, as Panoptic FPN learns",
@@ -47,13 +44,14 @@ def panoptic_to_instances(
     output_json: str | Path,
     *,
     with_stuff: bool = False,
+    on_bad: str = "refuse",
     num_workers: int = 0,
     overwrite: bool = False,
 ) -> int:
     """Write the things of a panoptic file as COCO instances.
 
     Args:
-        panoptic_json, panoptic_root: see `load_panoptic`.
+        panoptic_json, panoptic_root, on_bad: see `load_panoptic`.
         output_json: the file to write.
         with_stuff: write stuff segments as objects, too, each class like any other.
         num_workers, overwrite: see `convert_all`, `claim_file`.
@@ -67,7 +65,7 @@ def panoptic_to_instances(
         InputError: bad input (see `load_panoptic`, `read_segment_map`), or the output exists.
     """
     path = claim_file(output_json, inputs=(panoptic_json, panoptic_root), overwrite=overwrite)
-    records = load_panoptic(panoptic_json, panoptic_root, None)
+    records = load_panoptic(panoptic_json, panoptic_root, None, on_bad=on_bad)
     categories = read_panoptic_categories(panoptic_json)
     category_ids = {each: id_ for id_, each in panoptic_classes(categories).items()}
     convert = partial(_objects_of_image, category_ids=category_ids, with_stuff=with_stuff)
@@ -82,6 +80,8 @@ def panoptic_to_instances(
     ]
     kept = [category for category in categories if with_stuff or category["isthing"]]
     kept = [{key: value for key, value in category.items() if key != "isthing"} for category in kept]
+    if not kept:
+        raise InputError(f"{panoptic_json}: no category is a thing; ask for stuff too (--with-stuff)")
     count = 0
     with write_coco_json(path, images, kept) as add:
         for objects in convert_all(convert, records, num_workers=num_workers):
@@ -96,7 +96,7 @@ def _objects_of_image(
     record: dict[str, Any], *, category_ids: dict[SegmentClass, int], with_stuff: bool
 ) -> list[dict[str, Any]]:
     """The annotations of one image, without "id"."""
-    segment_map = read_segment_map(record, (record["height"], record["width"]))
+    segment_map = read_segment_map(record)
     segments = record["segments_info"]
     rles = segment_rles(segment_map, len(segments))
     areas, boxes = areas_and_boxes_xywh(segment_map, len(segments))
@@ -110,8 +110,8 @@ def _objects_of_image(
             "bbox": box,
             "segment_id": segment["id"],
         }
-        for segment, rle, box, area in zip(segments, rles, boxes, areas.tolist(), strict=True)
-        if segment["isthing"] or with_stuff
+        for segment, rle, box, area in zip(segments, rles, boxes, areas, strict=True)
+        if (segment["isthing"] or with_stuff) and area  # with on_bad "drop" there may be no pixel
     ]
 
 
@@ -121,13 +121,14 @@ def panoptic_to_semantic(
     output_root: str | Path,
     *,
     layout: str = "things-first",
+    on_bad: str = "refuse",
     num_workers: int = 0,
     overwrite: bool = False,
 ) -> list[str]:
     """Write one grey-scale label PNG an image, named as the image, and `classes.json`: the classes by number.
 
     Args:
-        panoptic_json, panoptic_root: see `load_panoptic`.
+        panoptic_json, panoptic_root, on_bad: see `load_panoptic`.
         output_root: the folder to write to.
         layout: a name of `LAYOUTS`; 255 is void.
         num_workers, overwrite: see `convert_all`, `claim_folder`.
@@ -144,10 +145,10 @@ def panoptic_to_semantic(
     folder = claim_folder(
         output_root, inputs=(panoptic_root, Path(panoptic_json).parent), overwrite=overwrite
     )
-    records = load_panoptic(panoptic_json, panoptic_root, None)
+    records = load_panoptic(panoptic_json, panoptic_root, None, on_bad=on_bad)
     categories = read_panoptic_categories(panoptic_json)
     classes, labels = _label_classes(categories, layout)
-    if len(classes) > VOID_LABEL:
+    if len(classes) > IGNORE_LABEL:
         raise InputError(
             f"{panoptic_json}: {len(classes)} classes, but a label image holds 0 to 254, and 255 for void;"
             " train from the panoptic files, which have no such limit"
@@ -186,9 +187,9 @@ def _label_classes(
 
 def _write_labels(task: tuple[dict[str, Any], Path], *, labels: dict[SegmentClass, int]) -> None:
     record, path = task
-    segment_map = read_segment_map(record, (record["height"], record["width"]))
+    segment_map = read_segment_map(record)
     segment_labels = [
         labels[SegmentClass(each["category_id"], each["isthing"])] for each in record["segments_info"]
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_semantic_labels(path, semantic_map(segment_map, segment_labels, VOID_LABEL))
+    write_semantic_labels(path, semantic_map(segment_map, segment_labels, IGNORE_LABEL))

@@ -25,7 +25,7 @@ from panomask.data.datasets.conversion_files import (
 from panomask.errors import InputError
 from panomask.panoptic_png import write_segment_ids
 from panomask.semantic_png import read_semantic_labels
-from panomask.structures.segment_map import FIRST_SEGMENT, segment_extents
+from panomask.structures.segment_map import FIRST_SEGMENT, areas_and_boxes_xywh
 
 __all__ = ["OVERLAP_RULES", "instances_to_panoptic"]
 
@@ -230,7 +230,7 @@ def _paint_image(
             "id": int(ids[FIRST_SEGMENT + position]),
             "category_id": categories[position],
             "iscrowd": objects[position]["iscrowd"] if position < len(objects) else 0,
-            "area": int(areas[position]),
+            "area": areas[position],
             "bbox": boxes[position],
         }
         for position in shown.tolist()
@@ -242,7 +242,7 @@ def _paint_image(
         stuff=len(shown) - num_things,
         hidden=len(objects) - num_things,
         contested=contested,
-        void=segment_map.size - int(areas.sum()),
+        void=segment_map.size - sum(areas),
         pixels=segment_map.size,
     )
 
@@ -304,13 +304,6 @@ def _paint_stuff(
             )
     segment_map[free] = targets[inverse.reshape(-1)]
     return categories
-
-
-def areas_and_boxes_xywh(segment_map: np.ndarray, num_segments: int) -> tuple[np.ndarray, list[list[int]]]:
-    """(S,) numbers of pixels and S tight boxes [x, y, width, height] of a map's segments."""
-    areas, boxes = segment_extents(segment_map, num_segments)
-    boxes[:, 2:] -= boxes[:, :2]
-    return areas, boxes.astype(int).tolist()
 
 
 def _log_summary(path: Path, num_images: int, counts: _Counts, overlap: str) -> None:

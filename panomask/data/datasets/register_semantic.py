@@ -9,6 +9,7 @@ from typing import Any
 
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.errors import InputError
+from panomask.semantic_png import IGNORE_LABEL
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 _MOST_LISTED = 3
@@ -22,7 +23,7 @@ def register_semantic(
     image_root: str | Path,
     stuff_classes: Sequence[str],
     *,
-    ignore_label: int = 255,
+    ignore_label: int = IGNORE_LABEL,
     on_bad: str = "refuse",
     metadata: Mapping[str, Any] | None = None,
 ) -> None:

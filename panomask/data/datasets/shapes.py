@@ -15,7 +15,6 @@ from panomask.data.datasets.coco import load_coco_json
 from panomask.data.datasets.coco_categories import keypoint_metadata
 from panomask.data.datasets.coco_panoptic import load_panoptic
 from panomask.data.datasets.panoptic_categories import (
-    IGNORE_LABEL,
     LABEL_DIVISOR,
     THINGS_LABEL,
     check_panoptic_categories,
@@ -24,6 +23,7 @@ from panomask.data.datasets.panoptic_categories import (
 from panomask.data.datasets.shapes_annotation import COLORS, keypoint_categories, panoptic_categories
 from panomask.data.datasets.shapes_drawing import KEYPOINT_NAMES, THING_CLASSES
 from panomask.data.datasets.shapes_writing import SPLITS, VERSION, is_complete, write_shapes
+from panomask.semantic_png import IGNORE_LABEL
 
 __all__ = ["ensure_shapes", "register_shapes", "write_shapes"]
 

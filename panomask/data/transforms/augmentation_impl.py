@@ -135,14 +135,14 @@ class ResizeShortestEdge(Augmentation):
 
     @staticmethod
     def get_output_shape(oldh: int, oldw: int, short_edge_length: int, max_size: int) -> tuple[int, int]:
-        """(height, width) after resizing, rounded half up."""
+        """(height, width) after resizing, rounded half up; a strip of an image keeps a pixel."""
         short = float(short_edge_length)
         scale = short / min(oldh, oldw)
         height, width = (short, scale * oldw) if oldh < oldw else (scale * oldh, short)
         if max(height, width) > max_size:
             scale = max_size / max(height, width)
             height, width = height * scale, width * scale
-        return int(height + 0.5), int(width + 0.5)
+        return max(int(height + 0.5), 1), max(int(width + 0.5), 1)
 
 
 class ResizeScale(Augmentation):

@@ -127,7 +127,7 @@ class PanopticFPN(GeneralizedRCNN):
             return {"sem_seg": sem_seg, "instances": instances}
         panoptic_seg = combine_semantic_and_instance_outputs(
             instances,
-            sem_seg.argmax(dim=0),
+            sem_seg.max(dim=0).indices,  # argmax takes 2 to 10 times as long on the CPU
             self.combine_overlap_thresh,
             self.combine_stuff_area_thresh,
             self.combine_instances_score_thresh,
@@ -181,7 +181,9 @@ def combine_semantic_and_instance_outputs(
     things, stuffs = (
         torch.tensor(ids, dtype=torch.int32, device=left.device) for ids in (thing_ids, stuff_ids)
     )
-    return things[ranks.long()] + stuffs[left], segments_info
+    # Of one dimension, as looking up a table by a map takes five times as long on the CPU.
+    ids = things.index_select(0, ranks.flatten()) + stuffs.index_select(0, left.flatten())
+    return ids.reshape(ranks.shape), segments_info
 
 
 def _paint_things(
@@ -202,7 +204,8 @@ def _paint_things(
         area, num_free = mask.count_nonzero(), free.count_nonzero()
         # Doubles, as an area may exceed what float32 counts; 0 / 0 of an empty mask fits nowhere.
         is_kept[position] = ((area - num_free).double() / area <= overlap_threshold) & (num_free > 0)
-        free = free & is_kept[position]
+        # As bytes: on the CPU torch takes 20 times as long to combine a map of bool with a single one.
+        free.view(torch.uint8).mul_(is_kept[position])
         taken |= free
         ranks.add_(free, alpha=position + 1)
     return ranks, is_kept.tolist()

@@ -108,6 +108,7 @@ def test_files_that_cannot_be_read(tmp_path):
         ([{"id": True, "name": "a"}], '"id" is True'),
         ([{"id": 1}], '"name" is None; category 1 needs'),
         ([{"id": 1, "name": ""}], "\"name\" is ''"),
+        ([{"id": 1, "name": "\ud83d"}], r'"name" is .*ud83d.* of whole characters'),
         ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "number 1 .*id 1 is that of category number 0"),
         ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "name 'a' is that of category number 0 too"),
     ],

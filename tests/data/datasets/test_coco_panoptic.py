@@ -115,6 +115,11 @@ def test_records(files, tmp_path):
     }
 
 
+def test_the_greatest_id_is_allowed(files):
+    records = load_panoptic(*files(lambda document: segments(document)[0].update(id=2**24 - 1)))
+    assert records[1]["segments_info"][0]["id"] == 16777215
+
+
 def test_one_registration(files, name):
     json_file, root, images = files()
     text = json_file.read_text()
@@ -342,6 +347,7 @@ def test_separated_as_in_detectron2(separated, name, tmp_path):
     assert metadata.sem_seg_root == str(tmp_path / "labels")
     assert metadata.evaluator_type == "coco_panoptic_seg"
     assert MetadataCatalog.get(f"{name}_stuffonly").evaluator_type == "sem_seg"
+    assert MetadataCatalog.get(f"{name}_stuffonly").get("json_file") is None
 
 
 def test_separated_without_converted_labels(separated, name):

@@ -100,7 +100,7 @@ def test_metadata_are_set_once():
 def test_no_class_has_the_number_of_void():
     stuff = [{"id": i, "name": f"s{i}", "isthing": 0} for i in range(1, 256)]
     set_panoptic_metadata(Metadata(), "p.json", checked(stuff[:254]))
-    with pytest.raises(InputError, match=r"255 stuff categories.*255 stands for void.*IGNORE_VALUE 65535"):
+    with pytest.raises(InputError, match=r"255 stuff categories.*255 stands for void.*IGNORE_LABEL 65535"):
         set_panoptic_metadata(Metadata(), "p.json", checked(stuff))
     set_panoptic_metadata(Metadata(ignore_label=65535), "p.json", checked(stuff))
 
@@ -122,5 +122,7 @@ def test_classes_of_detectron2_metadata():
     maps = {"thing_dataset_id_to_contiguous_id": {9: 0}, "stuff_dataset_id_to_contiguous_id": {7: 1, 0: 0}}
     assert classes_of_metadata(maps, {9, 7}) == {9: SegmentClass(0, True), 7: SegmentClass(1, False)}
     assert 0 in classes_of_metadata(maps, None)
+    both = {**maps, "stuff_dataset_id_to_contiguous_id": {9: 3, 7: 1}}
+    assert classes_of_metadata(both, None)[9] == SegmentClass(0, True)  # things win
     with pytest.raises(InputError, match="needs stuff_dataset_id_to_contiguous_id"):
         classes_of_metadata({"thing_dataset_id_to_contiguous_id": {}}, None)

@@ -143,7 +143,10 @@ def test_bad_arguments(panoptic: tuple[Path, Path], tmp_path: Path):
 
 def test_more_classes_than_a_label_image_holds(panoptic: tuple[Path, Path], tmp_path: Path):
     document = json.loads(panoptic[0].read_text())
-    document["categories"] += [{"id": 10 + i, "name": f"{i}", "isthing": i % 2} for i in range(260)]
+    document["categories"] += [{"id": 10 + i, "name": f"{i}", "isthing": i % 2} for i in range(251)]
     panoptic[0].write_text(json.dumps(document))
-    with pytest.raises(InputError, match="264 classes, but a label image holds 0 to 254"):
+    assert len(panoptic_to_semantic(*panoptic, tmp_path / "most", layout="all-classes")) == 255
+    document["categories"].append({"id": 300, "name": "one more", "isthing": 0})
+    panoptic[0].write_text(json.dumps(document))
+    with pytest.raises(InputError, match="256 classes, but a label image holds 0 to 254"):
         panoptic_to_semantic(*panoptic, tmp_path / "labels", layout="all-classes")

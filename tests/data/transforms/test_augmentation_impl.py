@@ -32,6 +32,7 @@ def test_flip_probability_and_direction():
         ((640, 480), 800, 1333, (1067, 800)),
         ((300, 1000), 800, 1333, (400, 1333)),  # limited by the longest edge: scale 1.333
         ((500, 500), 250, 9999, (250, 250)),
+        ((3000, 1), 160, 240, (240, 1)),
     ],
 )
 def test_shortest_edge_output_shape(old, short, longest, new):

@@ -50,6 +50,15 @@ def test_norm_takes_the_place_of_the_bias():
     assert set(normed) == {"0.weight", "0.norm.weight", "0.norm.bias"}
 
 
+def test_fresh_weights_are_normal_by_their_fan_out():
+    """As He et al. (arXiv:1502.01852, equation 14) for what follows ReLU; biases are 0."""
+    torch.manual_seed(0)
+    head = _head({"p3": ShapeSpec(channels=32, stride=8)}, num_classes=100, conv_dims=64)
+    for conv, fan_out in ((head.p3[0], 64 * 9), (head.predictor, 100)):
+        assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
+        assert not conv.bias.any()
+
+
 def test_loss_is_the_mean_over_the_labelled_pixels():
     head = _head(loss_weight=3.0, ignore_value=9)
     logits = torch.zeros(1, 2, 1, 1)
