@@ -224,6 +224,8 @@ class _Alias(ModuleType):
             self.__version__ = SERVED_VERSION
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__all__":  # `from detectron2.structures import *`
+            return self._public_names()
         if not name.startswith("__"):
             for target in self._targets:
                 module = importlib.import_module(target)
@@ -232,6 +234,16 @@ class _Alias(ModuleType):
             if f"{self.__name__}.{name}" in sys.modules:
                 return sys.modules[f"{self.__name__}.{name}"]
         raise AttributeError(f"panomask offers no {name!r} for {self.__name__}")
+
+    def _public_names(self) -> list[str]:
+        modules = [importlib.import_module(target) for target in self._targets]
+        names = [
+            name
+            for module in modules
+            for name in getattr(module, "__all__", vars(module))
+            if not name.startswith("_")
+        ]
+        return list(dict.fromkeys(names))
 
 
 def install_as_detectron2() -> None:

@@ -33,7 +33,7 @@ from panomask.json_file import read_json, write_json
 
 EXAMPLES = """
 examples:
-  %(prog)s panoptic_val2017.json output/inference/coco_2017_val_panoptic/panoptic_predictions.json
+  %(prog)s panoptic_val2017.json output/inference/coco_2017_val_panoptic_separated/panoptic_predictions.json
   %(prog)s mine/val.json predictions.json --truth-folder mine/png --predictions-folder png --output pq.json
   %(prog)s instances_val2017.json output/inference/coco_2017_val/coco_instances_results.json --tasks bbox segm
 """

@@ -7,6 +7,7 @@ from panomask.config import CfgNode
 from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.datasets.keypoint_sides import doubtful_pairs, one_sided_names
 from panomask.data.keypoint_layout import common_keypoint_layout, keypoint_layout_of
+from panomask.engine.run_state import TrainedNames
 from panomask.errors import InputError
 
 NUM_KEYPOINTS_KEY = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"
@@ -71,31 +72,19 @@ def _check_sigmas(stated: Sequence[float], name: str) -> None:
         )
 
 
-class TrainedKeypoints:
-    """The keypoints that a model is trained on, so that a checkpoint can be used by itself."""
+class TrainedKeypoints(TrainedNames):
+    """The keypoints that a model is trained on."""
 
     def __init__(self, dataset_name: str) -> None:
         """`dataset_name`: a data set with keypoints."""
         layout = keypoint_layout_of(dataset_name)  # may fill in the metadata
         metadata = MetadataCatalog.get(dataset_name)
-        self._fields: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "keypoint_names": list(layout.names),
             "keypoint_flip_map": list(layout.flip_pairs),
             "keypoint_connection_rules": list(metadata.get("keypoint_connection_rules") or ()),
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Fields of a data set's metadata."""
-        return self._fields
-
-    def load_state_dict(self, fields: Mapping[str, Any]) -> None:
-        """Check that a resumed run has the keypoints of the checkpoint; InputError if not."""
-        old, new = list(fields["keypoint_names"]), self._fields["keypoint_names"]
-        if old != new:
-            raise InputError(
-                f"was trained on the keypoints {', '.join(old)}, but DATASETS.TRAIN has {', '.join(new)};"
-                " resume with the same data"
-            )
+        super().__init__("keypoints", "keypoint_names", fields)
 
 
 def settle_keypoints(cfg: CfgNode, trained: Mapping[str, Any] | None) -> dict[str, Any]:

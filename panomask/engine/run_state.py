@@ -80,6 +80,35 @@ class RecentScalars:
         self._loaded = {}
 
 
+class TrainedNames:
+    """Names that a model is trained on, with what else the metadata of its data say of them.
+
+    In a checkpoint, so that it can be used by itself, and a resumed run is known to have the same data.
+    """
+
+    def __init__(self, what: str, key: str, fields: dict[str, Any]) -> None:
+        """
+        Args:
+            what: what has the names, for messages.
+            key: the field that holds them.
+            fields: of a data set's metadata.
+        """
+        self._what, self._key, self._fields = what, key, fields
+
+    def state_dict(self) -> dict[str, Any]:
+        """Fields of a data set's metadata."""
+        return self._fields
+
+    def load_state_dict(self, fields: Mapping[str, Any]) -> None:
+        """Check that a resumed run has the names of the checkpoint; InputError if not."""
+        old, new = list(fields[self._key]), self._fields[self._key]
+        if old != new:
+            raise InputError(
+                f"was trained on the {self._what} {', '.join(old)}, but DATASETS.TRAIN has {', '.join(new)};"
+                " resume with the same data"
+            )
+
+
 class ThingClasses:
     """The names of the classes that a model is trained on, so that a checkpoint can be used by itself."""
 

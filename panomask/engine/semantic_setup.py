@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from panomask import distributed
 from panomask.config import CfgNode
 from panomask.data import DatasetCatalog, MetadataCatalog
@@ -12,10 +14,10 @@ from panomask.data.datasets.panoptic_categories import ensure_panoptic_metadata
 from panomask.data.detection_utils import check_metadata_consistency
 from panomask.data.label_check import check_label_images
 from panomask.data.panoptic_targets import things_label_of
+from panomask.engine.run_state import TrainedNames
 from panomask.errors import InputError
 
 SEM_SEG_CLASSES_KEY = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
-IGNORE_VALUE_KEY = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
 
 MOST_BYTES = 20e6
 """A training set with a larger annotation file is not loaded only to look at its label images."""
@@ -63,10 +65,15 @@ def match_stuff_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     if class_names[0] == "things":
         counted = f'{len(class_names)} semantic classes ("things" and {len(class_names) - 1} of stuff)'
     notes += _settle(cfg, "NUM_CLASSES", len(class_names), f"data set {first} has {counted}")
-    for name in classes:
-        label = MetadataCatalog.get(name).get("ignore_label")
-        if label is None:
-            continue
+    labels = {name: MetadataCatalog.get(name).get("ignore_label") for name in classes}
+    labels = {name: label for name, label in labels.items() if label is not None}
+    for name, label in labels.items():
+        first, of_first = next(iter(labels.items()))
+        if label != of_first:
+            raise InputError(
+                f"the label of void is {of_first} in data set {first} and {label} in data set {name}; a model"
+                " ignores one label, so convert the label images of one of the two"
+            )
         notes += _settle(cfg, "IGNORE_VALUE", label, f"the label of void in data set {name} is {label}")
     return notes
 
@@ -166,31 +173,20 @@ def check_labels(cfg: CfgNode) -> None:
             check_label_images(name)
 
 
-class TrainedStuff:
-    """The semantic classes that a model is trained on, so that a checkpoint can be used by itself."""
+class TrainedStuff(TrainedNames):
+    """The semantic classes that a model is trained on."""
 
     def __init__(self, dataset_name: str) -> None:
         """`dataset_name`: a data set with `stuff_classes`."""
         metadata = MetadataCatalog.get(dataset_name)
-        self._fields: dict[str, Any] = {
+        colors = metadata.get("stuff_colors")
+        fields: dict[str, Any] = {
             "stuff_classes": list(metadata.stuff_classes),
-            "stuff_colors": [list(color) for color in metadata.get("stuff_colors") or ()],
+            "stuff_colors": [] if colors is None else np.asarray(colors).tolist(),
             "ignore_label": metadata.get("ignore_label"),
             "sem_seg_things_label": things_label_of(dataset_name),
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Fields of a data set's metadata."""
-        return self._fields
-
-    def load_state_dict(self, fields: Mapping[str, Any]) -> None:
-        """Check that a resumed run has the classes of the checkpoint; InputError if not."""
-        old, new = list(fields["stuff_classes"]), self._fields["stuff_classes"]
-        if old != new:
-            raise InputError(
-                f"was trained on the semantic classes {', '.join(old)}, but DATASETS.TRAIN has"
-                f" {', '.join(new)}; resume with the same data"
-            )
+        super().__init__("semantic classes", "stuff_classes", fields)
 
 
 def settle_stuff(cfg: CfgNode, trained: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def draw_predictions(
 ) -> None:
     """Predict on images spread evenly over a data set, with objects if they can be, and draw them.
 
+    Nothing is drawn for research models whose output, or samples, are their own: a run does not end there.
+
     Args:
         model: with the loader's samples as input; its mode is restored.
         dataset_name: for the truth and the class names.
@@ -38,19 +40,27 @@ def draw_predictions(
     num_images = min(num_images, len(samples))
     if num_images == 0:
         return
-    truths = {record["file_name"]: record for record in DatasetCatalog.get(dataset_name)}
+    records = DatasetCatalog.get(dataset_name)
+    truths = {record["file_name"]: record for record in records if "file_name" in record}
+    if samples[0].get("file_name") not in truths:
+        return
     bounds = [i * len(samples) // num_images for i in range(num_images + 1)]
     rows = []
     with inference_context(model), torch.no_grad():
         for start, stop in pairwise(bounds):
             sample, truth = _first_with_objects(samples, range(start, stop), truths)
-            output = model([sample])[0]
-            prediction = comparable_output(output, truth)
+            prediction = comparable_output(_first_output(model([sample])), truth)
             if prediction is None:
                 return
             rows.append((read_image(sample["file_name"], "RGB"), truth, prediction))
     comparison_sheet(rows, MetadataCatalog.get(dataset_name), path)
     logger.info(f"Truth and prediction on {num_images} images of {dataset_name} are drawn in {path}")
+
+
+def _first_output(outputs: Any) -> dict[str, Any]:
+    """That of the first image; empty unless `outputs` is a list of dicts."""
+    first = outputs[0] if isinstance(outputs, Sequence) and outputs else None
+    return first if isinstance(first, dict) else {}
 
 
 def comparable_output(output: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any] | None:
@@ -59,11 +69,11 @@ def comparable_output(output: dict[str, Any], truth: dict[str, Any]) -> dict[str
     has_labels = has_segments or "sem_seg_file_name" in truth
     if "panoptic_seg" in output and (has_segments or (has_labels and "annotations" in truth)):
         ids, infos = output["panoptic_seg"]
-        return {"panoptic_seg": (ids.cpu(), infos)}
+        return {"panoptic_seg": (torch.as_tensor(ids).cpu(), infos)}
     if "instances" in output and "annotations" in truth:
         return {"instances": output["instances"].to("cpu")}
-    if "sem_seg" in output and has_labels:
-        return {"sem_seg": output["sem_seg"].cpu()}
+    if "sem_seg" in output and has_labels and output["sem_seg"].ndim == 3:  # not a map of labels
+        return {"sem_seg": torch.as_tensor(output["sem_seg"]).cpu()}
     return None
 
 

@@ -143,7 +143,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
     """IoU of the 19 classes and of their 7 categories, and iIoU, which weights objects by their size.
 
     Pixels are compared with `*_gtFine_labelIds.png` and `*_gtFine_instanceIds.png` as they are processed;
-    only counts are kept.
+    only counts are kept. (An image that comes twice counts twice.)
     """
 
     def __init__(self, dataset_name: str) -> None:

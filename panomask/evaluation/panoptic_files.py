@@ -69,7 +69,8 @@ class PanopticClasses:
                     f"{where}: id {category['id']!r}, isthing {category['isthing']!r}; an integer, and 0 or"
                     " 1, are needed"
                 )
-            stated = (str(category["name"]), bool(category["isthing"]))
+            name = str(category["name"]).encode("utf-8", "replace").decode()  # JSON may hold half a character
+            stated = (name, bool(category["isthing"]))
             known = categories.setdefault(category["id"], stated)
             if known != stated:
                 raise InputError(

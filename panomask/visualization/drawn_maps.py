@@ -36,7 +36,7 @@ def panoptic_truth(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
         InputError: the file is no panoptic PNG of the image's size, or its segments are not those listed.
     """
     ids = _segment_ids(record)
-    segment_map_of(record, ids, on_bad=metadata.get("on_bad_annotation"))  # only to check
+    segment_map_of(record, ids, on_bad=_on_bad(metadata))  # only to check
     return ids
 
 
@@ -110,4 +110,13 @@ def _segment_ids(record: dict[str, Any]) -> np.ndarray:
 
 
 def _segment_map(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
-    return segment_map_of(record, _segment_ids(record), on_bad=metadata.get("on_bad_annotation"))
+    return segment_map_of(record, _segment_ids(record), on_bad=_on_bad(metadata))
+
+
+def _on_bad(metadata: Metadata) -> str | None:
+    """See `segment_map_of`. What a user's own function has read may leave segments out, crowds for example.
+
+    Detectron2 draws such dicts; `sem_seg_things_label` tells that our reader has read the data set.
+    """
+    is_ours = metadata.get("sem_seg_things_label") is not None
+    return metadata.get("on_bad_annotation") if is_ours else "drop"

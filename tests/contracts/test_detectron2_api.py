@@ -71,6 +71,22 @@ assert callable(launch) and T.ResizeShortestEdge is transforms.ResizeShortestEdg
     assert done.returncode == 0, done.stderr
 
 
+def test_import_of_all_names():
+    code = """
+import panomask
+panomask.install_as_detectron2()
+from detectron2.data.transforms import *
+from detectron2.evaluation import *
+from detectron2.utils import *
+import panomask.data.transforms, panomask.evaluation
+assert ResizeShortestEdge is panomask.data.transforms.ResizeShortestEdge
+assert SemSegEvaluator is panomask.evaluation.SemSegEvaluator
+assert panomask.__version__
+"""
+    done = _run(code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_names_that_detectron2_has_in_its_modules_too():
     code = """
 import panomask

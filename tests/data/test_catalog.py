@@ -50,6 +50,8 @@ def test_unknown_dataset_names_the_nearest_and_the_known():
     ) as e:
         catalog.get("coco_2017_vall")
     assert "\n" not in str(e.value)
+    assert "DATASETS.REGISTER.<name>.ANNOTATIONS" in str(e.value)
+    assert "PANOPTIC_ROOT" in str(e.value)
     with pytest.raises(InputError, match="Known: none"):
         _DatasetCatalog().get("x")
 

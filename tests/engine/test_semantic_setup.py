@@ -106,6 +106,22 @@ def test_the_label_of_void_comes_from_the_data(config, panoptic):
     assert cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 65535
 
 
+@pytest.mark.parametrize(("one", "other"), [(255, 9), (9, 255), (7, 9)])
+def test_labels_of_void_that_disagree(config, semantic, one, other):
+    sets = {"sem_a": semantic("a", "x", "y", ignore=one), "sem_b": semantic("b", "x", "y", ignore=other)}
+    message = f"void is {one} in data set sem_a and {other} in data set sem_b"
+    cfg = config("SemanticSegmentor", **sets)
+    with pytest.raises(InputError, match=message):
+        match_stuff_classes(cfg, ["sem_a", "sem_b"])
+
+
+def test_a_set_that_says_nothing_of_void_is_passed_over(config, semantic):
+    cfg = config("SemanticSegmentor", sem_a=semantic("a", "x", "y"), sem_b=semantic("b", "x", "y", ignore=9))
+    del MetadataCatalog.get("sem_a").ignore_label
+    match_stuff_classes(cfg, ["sem_a", "sem_b"])
+    assert cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 9
+
+
 def test_counts_that_disagree(config, panoptic):
     cfg = config("PanopticFPN", NUM_CLASSES, 2, sem_a=panoptic("a"))
     with pytest.raises(InputError, match=rf"{NUM_CLASSES} is 2, but data set sem_a has 3 .*leave it out"):
@@ -257,6 +273,8 @@ def test_classes_travel_with_the_checkpoint(config, panoptic):
     state = TrainedStuff("sem_a").state_dict()
     assert state["stuff_classes"] == ["things", "sky", "grass"]
     assert state["sem_seg_things_label"] == 0
+    MetadataCatalog.get("sem_a").stuff_colors = np.array([[1, 2, 3]] * 3)
+    assert TrainedStuff("sem_a").state_dict()["stuff_colors"] == [[1, 2, 3]] * 3
     TrainedStuff("sem_a").load_state_dict(state)
     with pytest.raises(InputError, match="was trained on the semantic classes things, mud, but"):
         TrainedStuff("sem_a").load_state_dict({"stuff_classes": ["things", "mud"]})

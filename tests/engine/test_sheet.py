@@ -99,3 +99,26 @@ def test_a_sheet_of_segments(dataset, tmp_path):
 
     draw_predictions(Panoptic(), "sheet", loader, 2, str(tmp_path / "sheet.png"))
     assert (tmp_path / "sheet.png").is_file()
+
+
+@pytest.mark.parametrize("outputs", [{"depth": 3}, torch.zeros(1, 2), [{"depth": 3}], [torch.zeros(2)], []])
+def test_outputs_of_research_models_are_left_alone(dataset, tmp_path, outputs):
+    class Own(torch.nn.Module):
+        def forward(self, batch):
+            return outputs
+
+    loader = dataset(range(10))
+    draw_predictions(Own(), "sheet", loader, 2, str(tmp_path / "sheet.png"))
+    own_samples = SimpleNamespace(dataset=[{"image": record["file_name"]} for record in loader.dataset])
+    draw_predictions(_Model(), "sheet", own_samples, 2, str(tmp_path / "sheet.png"))
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_arrays_are_as_good_as_tensors():
+    truth = {"segments_info": [], "pan_seg_file_name": "a.png"}
+    ids, infos = comparable_output({"panoptic_seg": (np.zeros((2, 3), np.int32), [])}, truth)["panoptic_seg"]
+    assert isinstance(ids, torch.Tensor)
+    assert infos == []
+    labels = comparable_output({"sem_seg": np.zeros((4, 2, 3), np.float32)}, truth)["sem_seg"]
+    assert isinstance(labels, torch.Tensor)
+    assert comparable_output({"sem_seg": np.zeros((2, 3), np.int64)}, truth) is None

@@ -65,6 +65,10 @@ def test_predictions_have_the_classes_of_the_truth(tmp_path):
     assert predictions.segments(0).classes.tolist() == [1, 0, 0]
 
 
+def test_names_can_be_printed(tmp_path):
+    assert read(tmp_path, change("categories/1/name", "c\ud83d")).classes.names == ["c?", "sky"]
+
+
 def test_two_classes_of_one_name_are_told_apart():
     classes = PanopticClasses({3: ("a", True), 4: ("a", False), 5: ("b", False)})
     assert classes.names == ["a (3)", "a (4)", "b"]

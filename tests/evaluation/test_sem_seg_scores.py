@@ -44,7 +44,7 @@ def test_nothing_but_void_measures_nothing():
     assert all(math.isnan(score) for score in scores.values())
 
 
-@pytest.mark.parametrize(("size", "width"), [((9, 11), 1), ((24, 17), 3), ((60, 50), None), ((6, 9), 3)])
+@pytest.mark.parametrize(("size", "width"), [((9, 11), 1), ((24, 17), 3), ((120, 100), None), ((6, 9), 3)])
 def test_boundaries_are_what_erosions_take_away(size, width):
     rng = np.random.default_rng(0)
     labels = cv2.resize(rng.integers(0, 3, (5, 5)).astype(np.uint8), size[::-1], interpolation=0)

@@ -68,6 +68,16 @@ def test_semantic_labels_follow_from_segments(record: dict[str, Any]) -> None:
     assert shared.tolist() == [[0, 0, 255, 1], [0, 0, 255, 1], [2, 2, 2, 2]]
 
 
+def test_a_reader_of_somebody_else_may_leave_segments_out(record: dict[str, Any]) -> None:
+    """Detectron2 draws such dicts: what is not listed stays as it is."""
+    without = {**record, "segments_info": record["segments_info"][1:]}
+    metadata = Metadata().set(stuff_classes=["cat", "dog", "grass"])
+    assert np.array_equal(panoptic_truth(without, metadata), IDS)
+    labels = semantic_truth(without, metadata)
+    assert labels is not None
+    assert (labels[IDS == record["segments_info"][0]["id"]] == 255).all()
+
+
 def test_semantic_labels_of_a_file_go_first(record: dict[str, Any], tmp_path: Path) -> None:
     Image.fromarray(np.full((3, 4), 7, np.uint8)).save(tmp_path / "labels.png")
     labels = semantic_truth({**record, "sem_seg_file_name": tmp_path / "labels.png"}, SEPARATED)

@@ -53,6 +53,10 @@ def test_classes_without_colours_get_different_ones_always_the_same() -> None:
     assert len(set(colors)) == 4
     assert colors == [thing_color(k, metadata) for k in (0, 1)] + [stuff_color(k, metadata) for k in (0, 1)]
     assert thing_color(500, METADATA) == thing_color(500, Metadata())  # beyond the table
+    muted = [
+        c + (0.5 - c) * 0.35 for c in thing_color(2, Metadata())
+    ]  # the colour behind those of the things
+    assert stuff_color(0, metadata) == pytest.approx(muted)
 
 
 @pytest.mark.parametrize("num_classes", [2, 6, 80])

@@ -54,7 +54,7 @@ def test_thresholds_are_met_by_what_equals_them():
     assert [segment["category_id"] for segment in segments_info] == [0, 1, 2]
     ids, _ = combine_semantic_and_instance_outputs(found, SEMANTIC, 0.49, 9, 0.26)
     assert ids.tolist() == [[1, 1, 0, 0, 0, 0]] * 4
-    ids, _ = combine_semantic_and_instance_outputs(found, SEMANTIC, 0.49, 0, 0.25)
+    ids, _ = combine_semantic_and_instance_outputs(found, SEMANTIC, 0.5 - 1e-12, 0, 0.25)
     assert ids.tolist() == [[1, 1, 0, 3, 3, 2]] * 4
 
 
@@ -101,6 +101,7 @@ def test_the_map_agrees_with_one_made_pixel_by_pixel(seed):
     found = _instances(scores, classes, masks)
     ids, segments_info = combine_semantic_and_instance_outputs(found, torch.as_tensor(semantic), 0.4, 2, 0.3)
     assert ids.tolist() == expected.tolist()
+    assert torch.equal(found.pred_masks, torch.as_tensor(masks))  # the caller's are left as they are
     assert [x["id"] for x in segments_info] == list(range(1, expected.max() + 1))
     assert [x["isthing"] for x in segments_info] == [x["id"] <= num_things for x in segments_info]
     for segment in segments_info:
