@@ -53,9 +53,10 @@ class _DatasetCatalog(UserDict):
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise InputError(
                 f"Data set {name!r} is not registered.{hint} Known: {', '.join(self.list()) or 'none'}."
-                " A set of your own is registered by DATASETS.REGISTER.<name>.ANNOTATIONS and .IMAGES (panoptic"
-                " data: and .PANOPTIC_ROOT; label images: .SEM_SEG_ROOT, .STUFF_CLASSES and .IMAGES; see"
-                " datasets/README.md), or in Python by register_coco_instances or register_panoptic."
+                " A set of your own is registered by DATASETS.REGISTER.<name>.ANNOTATIONS and .IMAGES"
+                " (panoptic data: and .PANOPTIC_ROOT; label images: .SEM_SEG_ROOT, .STUFF_CLASSES and"
+                " .IMAGES; see datasets/README.md), or in Python by register_coco_instances or"
+                " register_panoptic."
             )
         return self.data[name]()
 

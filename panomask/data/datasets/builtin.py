@@ -163,8 +163,8 @@ def register_all_ade20k(root: Root = None) -> None:
                 "image_root": f"ADEChallengeData2016/images/{folder}",
                 "sem_seg_root": f"ADEChallengeData2016/annotations_detectron2/{folder}",
             },
-            download="ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu (annotations_detectron2: its"
-            " annotations, each value lowered by 1, 0 made 255; datasets/README.md has the lines)",
+            download="ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu (annotations_detectron2:"
+            " its annotations, each value lowered by 1, 0 made 255; datasets/README.md has the lines)",
             metadata={
                 "evaluator_type": "sem_seg",
                 "ignore_label": IGNORE_LABEL,
