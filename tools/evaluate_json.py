@@ -160,16 +160,22 @@ def main() -> None:
         )
     del truth
     results = score_panoptic(args) if of_truth else score_instances(args, predictions)
-    print(results_table(results))
-    if args.output:
-        numbers = {
-            task: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-            for task, metrics in results.items()
-        }
-        try:
-            write_json(args.output, numbers)
-        except OSError as error:
-            raise InputError(f"--output {args.output}: cannot be written ({error.strerror})") from error
+    try:
+        if args.output:
+            _write_numbers(args.output, results)
+    finally:  # also where the file cannot be written
+        print(results_table(results))
+
+
+def _write_numbers(path: str, results: Mapping[str, Mapping[str, float]]) -> None:
+    numbers = {
+        task: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+    try:
+        write_json(path, numbers)
+    except OSError as error:
+        raise InputError(f"--output {path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":
