@@ -63,6 +63,24 @@ def _equal_channels(path: str | os.PathLike[str], image: Image.Image) -> np.ndar
     )
 
 
+def read_cityscapes_ids(path: str | os.PathLike[str]) -> np.ndarray:
+    """(H, W) int64 of a Cityscapes image: label ids, or label id * 1000 + number (`*_instanceIds.png`).
+
+    Raises:
+        InputError: no such file, no image, or in colour.
+    """
+    try:
+        with Image.open(path) as image:
+            ids = np.asarray(image).astype(np.int64)
+    except FileNotFoundError:
+        raise InputError(f"{path}: file does not exist; unpack gtFine so that it lies there") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an image ({error}); copy it again") from None
+    if ids.ndim != 2:
+        raise InputError(f"{path}: has {ids.shape[2]} colours; one number a pixel is needed, its instance id")
+    return ids
+
+
 def write_semantic_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
     """Write (H, W) integer labels of 0 to 255 as a grey-scale PNG; a file is written whole or not."""
     labels = np.asarray(labels)

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from panomask.errors import InputError
-from panomask.semantic_png import read_semantic_labels, write_semantic_labels
+from panomask.semantic_png import read_cityscapes_ids, read_semantic_labels, write_semantic_labels
 
 LABELS = np.array([[0, 1, 2], [3, 200, 255]], dtype=np.uint8)
 
@@ -67,3 +67,20 @@ def test_what_is_written_is_read(tmp_path):
     with pytest.raises(InputError, match="labels from 0 to 256; 8 bits hold 0 to 255"):
         write_semantic_labels(tmp_path / "b.png", np.array([[0, 256]]))
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_ids_of_cityscapes_are_whole_numbers_of_one_channel(tmp_path):
+    path = tmp_path / "a_instanceIds.png"
+    Image.fromarray(np.array([[26001, 7]], dtype=np.uint16)).save(path)
+    ids = read_cityscapes_ids(path)
+    assert ids.tolist() == [[26001, 7]]
+    assert ids.dtype == np.int64
+    Image.new("RGB", (2, 1)).save(path)
+    with pytest.raises(InputError, match=r"a_instanceIds\.png: has 3 colours; one number a pixel is needed"):
+        read_cityscapes_ids(path)
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"a_instanceIds\.png: cannot be read as an image"):
+        read_cityscapes_ids(path)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a_instanceIds\.png: file does not exist; unpack gtFine"):
+        read_cityscapes_ids(path)

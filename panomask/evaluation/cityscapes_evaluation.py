@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from panomask.data.catalog import MetadataCatalog
 from panomask.distributed import gather, is_main_process
@@ -28,6 +27,7 @@ from panomask.evaluation.cityscapes_semantic import (
 )
 from panomask.evaluation.evaluator import DatasetEvaluator
 from panomask.evaluation.results import mean_measured
+from panomask.semantic_png import read_cityscapes_ids
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class CityscapesInstanceEvaluator(CityscapesEvaluator):
         """Class -> its objects and predictions in one image."""
         if not instances.has("pred_masks"):
             raise InputError("the predictions have no masks, which Cityscapes scores: set MODEL.MASK_ON True")
-        ids = _read_ids(self._truth_file(file_name, TRUTH_SUFFIX))
+        ids = read_cityscapes_ids(self._truth_file(file_name, TRUTH_SUFFIX))
         found, counts = np.unique(ids, return_counts=True)
         pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
         void_ids = {id_ for id_ in pixels if label_of(id_) not in self._scored_ids and id_ == label_of(id_)}
@@ -168,7 +168,7 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
             best = scores.max(dim=0).indices  # argmax takes 2 to 10 times as long on the CPU
             predicted = best.cpu().numpy()
             labels, ids = (
-                _read_ids(self._truth_file(record["file_name"], suffix))
+                read_cityscapes_ids(self._truth_file(record["file_name"], suffix))
                 for suffix in (LABELS_SUFFIX, TRUTH_SUFFIX)
             )
             if not predicted.shape == labels.shape == ids.shape:
@@ -201,17 +201,3 @@ class CityscapesSemSegEvaluator(CityscapesEvaluator):
         }
         metrics |= {f"IoU-{name}": 100 * float(value) for name, value in zip(CLASS_NAMES, iou, strict=True)}
         return OrderedDict(sem_seg=metrics)
-
-
-def _read_ids(path: Path) -> np.ndarray:
-    """(H, W) instance ids."""
-    try:
-        with Image.open(path) as image:
-            ids = np.asarray(image).astype(np.int64)
-    except FileNotFoundError:
-        raise InputError(f"{path}: file does not exist; Cityscapes' scores need it, from gtFine") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as an image ({error}); copy it again") from None
-    if ids.ndim != 2:
-        raise InputError(f"{path}: has {ids.shape[2]} colours; one number a pixel is needed, its instance id")
-    return ids

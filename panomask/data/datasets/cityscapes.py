@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pycocotools.mask as mask_util
-from PIL import Image
 
 from panomask.data.datasets.cityscapes_labels import CITYSCAPES_LABELS, INSTANCE_LABELS, CityscapesLabel
 from panomask.data.log_once import log_once
 from panomask.errors import InputError
 from panomask.json_file import read_json
+from panomask.semantic_png import read_cityscapes_ids
 from panomask.structures import BoxMode
 
 __all__ = ["load_cityscapes_instances", "load_cityscapes_semantic"]
@@ -220,7 +220,7 @@ def _import_shapely() -> Any:
 def _read_pixels(files: _Files, to_polygons: bool) -> dict[str, Any]:
     """height, width and annotations from the image of instance ids."""
     path = Path(f"{files.truth}instanceIds.png")
-    ids = read_instance_ids(path)
+    ids = read_cityscapes_ids(path)
     annotations = []
     for id_ in np.unique(ids).tolist():
         is_group = id_ < FIRST_INSTANCE_ID
@@ -246,20 +246,6 @@ def _read_pixels(files: _Files, to_polygons: bool) -> dict[str, Any]:
                 }
             )
     return {"height": ids.shape[0], "width": ids.shape[1], "annotations": annotations}
-
-
-def read_instance_ids(path: Path) -> np.ndarray:
-    """(H, W) integers: label id, or label id * 1000 + number, of `*_instanceIds.png`."""
-    try:
-        with Image.open(path) as image:
-            ids = np.asarray(image)  # (H, W)
-    except FileNotFoundError:
-        raise InputError(f"{path}: file does not exist; unpack gtFine so that it lies there") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as an image ({error}); copy it again") from None
-    if ids.ndim != 2:
-        raise InputError(f"{path}: has {ids.shape[2]} colours; one number a pixel is needed, its instance id")
-    return ids
 
 
 def _outlines(mask: np.ndarray) -> list[list[int]]:

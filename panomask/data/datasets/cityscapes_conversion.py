@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from panomask.data.datasets.cityscapes import FIRST_INSTANCE_ID, IMAGE_SUFFIX, read_instance_ids
+from panomask.data.datasets.cityscapes import FIRST_INSTANCE_ID, IMAGE_SUFFIX
 from panomask.data.datasets.cityscapes_labels import CITYSCAPES_LABELS, SCORED_LABELS, CityscapesLabel
 from panomask.data.datasets.conversion_files import claim_file, claim_folder, convert_all, write_coco_json
 from panomask.errors import InputError
 from panomask.panoptic_png import write_segment_ids
+from panomask.semantic_png import read_cityscapes_ids
 from panomask.structures.segment_map import FIRST_SEGMENT, areas_and_boxes_xywh
 
 __all__ = ["cityscapes_to_panoptic"]
@@ -99,7 +100,7 @@ def _categories() -> list[dict[str, Any]]:
 
 def _convert_image(path: Path, *, output_root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the PNG of one image; its entries in "images" and in "annotations"."""
-    pixels = read_instance_ids(path)
+    pixels = read_cityscapes_ids(path)
     kept = [(id_, label) for id_, label in _labels_of(path, pixels) if not label.is_ignored]
     values = np.zeros(int(pixels.max()) + 1, dtype=np.int32)
     values[[id_ for id_, _ in kept]] = FIRST_SEGMENT + np.arange(len(kept))
