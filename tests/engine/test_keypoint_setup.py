@@ -1,11 +1,11 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from panomask.config import CfgNode, get_cfg
-from panomask.data import DatasetCatalog, MetadataCatalog
+from panomask.data import MetadataCatalog
 from panomask.engine import register_datasets
 from panomask.engine.keypoint_setup import (
     NUM_KEYPOINTS_KEY,
@@ -21,9 +21,8 @@ NAMES = ["nose", "left_eye", "right_eye"]
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Iterator[Callable[..., CfgNode]]:
+def build(tmp_path: Path, forgotten: list[str]) -> Callable[..., CfgNode]:
     """A config with data sets of one category each; the keywords are its fields, DATASETS.TEST names them."""
-    made: list[str] = []
 
     def make(*opts, **categories: dict) -> CfgNode:
         cfg = get_cfg()
@@ -33,15 +32,12 @@ def build(tmp_path: Path) -> Iterator[Callable[..., CfgNode]]:
             path.write_text(json.dumps(content))
             key = f"DATASETS.REGISTER.{name}"
             cfg.merge_from_list([f"{key}.ANNOTATIONS", str(path), f"{key}.IMAGES", str(tmp_path)])
-        made.extend(categories)
+        forgotten.extend(categories)
         cfg.merge_from_list(["DATASETS.TEST", tuple(categories), "MODEL.KEYPOINT_ON", True, *opts])
         register_datasets(cfg)
         return cfg
 
-    yield make
-    for name in {*made} & {*DatasetCatalog.list()}:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return make
 
 
 def test_the_number_comes_from_the_data(build):

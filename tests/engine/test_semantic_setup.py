@@ -62,14 +62,13 @@ def semantic(tmp_path):
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, forgotten):
     """A config with data sets that are forgotten afterwards; all of them are in DATASETS.TRAIN."""
-    names = []
 
     def build(model="PanopticFPN", *opts, **data_sets):
         cfg = get_cfg()
         for name, entry in data_sets.items():
-            names.append(name)
+            forgotten.append(name)
             for field, value in entry.items():
                 cfg.merge_from_list([f"DATASETS.REGISTER.{name}.{field}", value])
         cfg.merge_from_list(["DATASETS.TRAIN", tuple(data_sets), "MODEL.META_ARCHITECTURE", model])
@@ -77,11 +76,7 @@ def config(tmp_path):
         register_datasets(cfg)
         return cfg
 
-    yield build
-    for name in names:
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    return build
 
 
 def test_class_counts_come_from_the_panoptic_file(config, panoptic):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from panomask.config import get_cfg
-from panomask.data import DatasetCatalog, MetadataCatalog
+from panomask.data import MetadataCatalog
 from panomask.engine import default_setup, match_num_classes, refuse_overwriting, register_datasets
 from panomask.engine.setup import thing_classes_of
 from panomask.errors import InputError
@@ -25,25 +25,20 @@ def annotations(tmp_path):
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, forgotten):
     """A config with data sets that are forgotten afterwards."""
-    names = []
 
     def build(*opts, **data_sets):
         cfg = get_cfg()
         for name, json_file in data_sets.items():
-            names.append(name)
+            forgotten.append(name)
             key = f"DATASETS.REGISTER.{name}"
             cfg.merge_from_list([f"{key}.ANNOTATIONS", json_file, f"{key}.IMAGES", str(tmp_path)])
         cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path / "out"), "MODEL.DEVICE", "cpu", *opts])
         register_datasets(cfg)
         return cfg
 
-    yield build
-    for name in names:
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    return build
 
 
 def test_data_sets_of_the_config_are_registered_once(config, annotations):
