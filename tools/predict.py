@@ -108,10 +108,22 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     register_datasets(cfg)
     threshold = find_threshold(cfg, args.confidence_threshold)
     # Detections below the threshold are dropped in any case: dropped early, they cost no mask.
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = max(cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, threshold)
+    node, name = score_threshold(cfg)
+    node[name] = max(node[name], threshold)
     cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = threshold
     cfg.freeze()
     return cfg
+
+
+def score_threshold(cfg: CfgNode) -> tuple[CfgNode, str]:
+    """Where the config says the score that the model's detections need: the node, and the key in it."""
+    model = cfg.MODEL
+    refines_boxes = (model.MASK_ON or model.KEYPOINT_ON) and model.ROI_HEADS.NAME != "GivenBoxROIHeads"
+    if model.META_ARCHITECTURE == "RetinaNet" and not refines_boxes:
+        return model.RETINANET, "SCORE_THRESH_TEST"
+    if model.META_ARCHITECTURE == "FCOS" and not refines_boxes:
+        return model.FCOS, "INFERENCE_TH_TEST"
+    return model.ROI_HEADS, "SCORE_THRESH_TEST"
 
 
 def find_threshold(cfg: CfgNode, given: float | None) -> float:

@@ -208,3 +208,27 @@ MODEL.RETINANET.FOCAL_LOSS_ALPHA = 0.25
 MODEL.RETINANET.SCORE_THRESH_TEST = 0.05
 MODEL.RETINANET.TOPK_CANDIDATES_TEST = 1000  # of each feature map, before suppression
 MODEL.RETINANET.NMS_THRESH_TEST = 0.5
+
+# Ours, by the names that AdelaiDet gave them where it has them. The defaults are Detectron2's FCOS.
+MODEL.FCOS = CfgNode()
+MODEL.FCOS.NUM_CLASSES = 80
+MODEL.FCOS.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+MODEL.FCOS.TOP_LEVELS = 2  # of IN_FEATURES above what MODEL.FPN.IN_FEATURES gives: p6 and p7; 0, 1 or 2
+MODEL.FCOS.NUM_CLS_CONVS = 4
+MODEL.FCOS.NUM_BOX_CONVS = 4
+MODEL.FCOS.NORM = "GN"
+MODEL.FCOS.PRIOR_PROB = 0.01  # score of every class of an untrained model
+MODEL.FCOS.CENTERNESS_ON_REG = True  # centre-ness from the tower for boxes, not from that for classes
+MODEL.FCOS.USE_SCALE = False  # a learnable factor of the distances for each feature map
+MODEL.FCOS.NORM_REG_TARGETS = True  # distances are learnt in strides, not as logarithms of pixels
+# A point learns an object if the largest of its distances to the four sides, in pixels, lies between the bounds
+# of its feature map: up to the first for the finest, between the first and the second for the next, ...
+MODEL.FCOS.SIZES_OF_INTEREST = [64, 128, 256, 512]
+MODEL.FCOS.CENTER_SAMPLE = True  # points that learn an object lie near its centre, not only inside
+MODEL.FCOS.POS_RADIUS = 1.5  # how near, along x and y; strides
+MODEL.FCOS.LOSS_ALPHA = 0.25  # of the focal loss
+MODEL.FCOS.LOSS_GAMMA = 2.0
+MODEL.FCOS.LOC_LOSS_TYPE = "giou"  # or "iou", "diou", "ciou"
+MODEL.FCOS.INFERENCE_TH_TEST = 0.2  # of the root of class score times centre-ness
+MODEL.FCOS.PRE_NMS_TOPK_TEST = 1000  # of each feature map, before suppression
+MODEL.FCOS.NMS_TH = 0.6

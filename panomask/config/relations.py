@@ -32,8 +32,11 @@ def _has_proposals(is_loaded: bool, names: Any, files: Any) -> bool:
     return not is_loaded or counts[0] in (0, counts[1])
 
 
-_WITHOUT_PANOPTIC_OUTPUT = ("GeneralizedRCNN", "ProposalNetwork", "SemanticSegmentor")
+_WITHOUT_PANOPTIC_OUTPUT = ("FCOS", "GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "SemanticSegmentor")
 """Ours among MODEL.META_ARCHITECTURE; a project's own may give anything."""
+
+_ONE_STAGE = ("FCOS", "RetinaNet")
+_TWO_STAGE = ("GeneralizedRCNN", "PanopticFPN")
 
 RELATIONS = (
     *(
@@ -119,10 +122,30 @@ RELATIONS = (
     Relation(
         ("MODEL.KEYPOINT_ON", "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"),
         lambda is_on, model, heads: (
-            not (is_on and model in ("GeneralizedRCNN", "PanopticFPN") and heads == "Res5ROIHeads")
+            not (is_on and model in _TWO_STAGE and heads == "Res5ROIHeads")
         ),
         "Res5ROIHeads predicts no keypoints; set MODEL.ROI_HEADS.NAME StandardROIHeads",
     ),
+    *(
+        Relation(
+            (key, "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"),
+            lambda is_on, model, heads: not (is_on and model in _ONE_STAGE and heads == "Res5ROIHeads"),
+            "Res5ROIHeads needs a backbone without a pyramid; set MODEL.ROI_HEADS.NAME GivenBoxROIHeads",
+        )
+        for key in ("MODEL.MASK_ON", "MODEL.KEYPOINT_ON")
+    ),
+    Relation(
+        ("MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"),
+        lambda model, heads: not (model in _TWO_STAGE and heads == "GivenBoxROIHeads"),
+        "proposals have no classes, which GivenBoxROIHeads takes over; set MODEL.ROI_HEADS.NAME"
+        " StandardROIHeads",
+    ),
+    Relation(
+        ("MODEL.META_ARCHITECTURE", "MODEL.FCOS.IN_FEATURES", "MODEL.FCOS.SIZES_OF_INTEREST"),
+        lambda model, names, sizes: model != "FCOS" or len(sizes) == len(names) - 1,
+        "there is a size between each feature map and the next",
+    ),
+    Relation(("MODEL.FCOS.SIZES_OF_INTEREST",), _is_rising, "sizes must rise"),
     Relation(
         ("MODEL.META_ARCHITECTURE", "MODEL.PANOPTIC_FPN.COMBINE.ENABLED", "MODEL.MASK_ON"),
         lambda model, is_merged, has_masks: model != "PanopticFPN" or has_masks or not is_merged,
@@ -137,7 +160,7 @@ RELATIONS = (
     ),
     *(
         Relation((f"MODEL.{name}.IOU_THRESHOLDS",), _is_rising, "thresholds must rise")
-        for name in ("ROI_HEADS", "RPN")
+        for name in ("RETINANET", "ROI_HEADS", "RPN")
     ),
     *(
         Relation(
@@ -145,7 +168,7 @@ RELATIONS = (
             lambda thresholds, labels: len(labels) == len(thresholds) + 1,
             "there is one label more than thresholds",
         )
-        for name in ("ROI_HEADS", "RPN")
+        for name in ("RETINANET", "ROI_HEADS", "RPN")
     ),
     Relation(
         ("SOLVER.RESCALE_INTERVAL", "SOLVER.WARMUP_ITERS", "SOLVER.MAX_ITER"),

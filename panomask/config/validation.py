@@ -19,7 +19,6 @@ from panomask.errors import InputError, nearest_names
 NOT_OBEYED = (
     "GLOBAL.HACK",
     "MODEL.ANCHOR_GENERATOR.ANGLES",
-    "MODEL.RETINANET.*",
     "VIS_PERIOD",
 )
 """Keys, or patterns of keys, whose default alone is supported."""
@@ -36,6 +35,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
+    "MODEL.FCOS.LOC_LOSS_TYPE": ("iou", "giou", "diou", "ciou"),
+    "MODEL.FCOS.NORM": _NORMS,
+    "MODEL.FCOS.TOP_LEVELS": (0, 1, 2),
     "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
     "MODEL.FPN.NORM": _NORMS,
     "MODEL.REGNET.BLOCK": ("ResBottleneckBlock", "ResBasicBlock", "VanillaBlock"),
@@ -44,6 +46,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
     "MODEL.RESNETS.NORM": _NORMS,
     "MODEL.RESNETS.RES5_DILATION": (1, 2),
+    "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
+    "MODEL.RETINANET.NORM": _NORMS,
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "MODEL.ROI_BOX_HEAD.NORM": _NORMS,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": _POOLERS,
@@ -71,6 +75,11 @@ AT_LEAST: dict[str, float] = {
     "INPUT.MAX_SIZE_TRAIN": 1,
     "INPUT.MIN_SIZE_TEST": 0,
     "LOG_PERIOD": 1,
+    "MODEL.FCOS.LOSS_GAMMA": 0,
+    "MODEL.FCOS.NUM_BOX_CONVS": 0,
+    "MODEL.FCOS.NUM_CLASSES": 1,
+    "MODEL.FCOS.NUM_CLS_CONVS": 0,
+    "MODEL.FCOS.PRE_NMS_TOPK_TEST": 1,
     "MODEL.FPN.OUT_CHANNELS": 1,
     "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT": 0,
     "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT": 0,
@@ -83,6 +92,11 @@ AT_LEAST: dict[str, float] = {
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 1,
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 1,
     "MODEL.RESNETS.WIDTH_PER_GROUP": 1,
+    "MODEL.RETINANET.FOCAL_LOSS_GAMMA": 0,
+    "MODEL.RETINANET.NUM_CLASSES": 1,
+    "MODEL.RETINANET.NUM_CONVS": 0,
+    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": 0,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": 1,
     **{f"MODEL.ROI_BOX_HEAD.{name}": low for name, low in (_HEAD_AT_LEAST | _LOSS_AT_LEAST).items()},
     "MODEL.ROI_BOX_HEAD.FC_DIM": 1,
     "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": 1,
@@ -132,12 +146,21 @@ INTERVALS: dict[str, str] = {
     "INPUT.LSJ.MIN_SCALE": "(0, inf)",
     "MODEL.ANCHOR_GENERATOR.OFFSET": "[0, 1)",
     "MODEL.BACKBONE.FREEZE_AT": "[-1, 5]",
+    "MODEL.FCOS.INFERENCE_TH_TEST": "[-1, 1]",  # as of MODEL.ROI_HEADS
+    "MODEL.FCOS.LOSS_ALPHA": "[-1, 1]",  # a negative one: no weights
+    "MODEL.FCOS.NMS_TH": "[0, 1]",
+    "MODEL.FCOS.POS_RADIUS": "(0, inf)",
+    "MODEL.FCOS.PRIOR_PROB": "(0, 1)",
     "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH": "[0, 1]",
     "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH": "[0, 1]",
     "MODEL.REGNET.BOTTLENECK_RATIO": "(0, inf)",
     "MODEL.REGNET.SE_RATIO": "[0, inf)",
     "MODEL.REGNET.W_A": "[0, inf)",
     "MODEL.REGNET.W_M": "(1, inf)",
+    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": "[-1, 1]",
+    "MODEL.RETINANET.NMS_THRESH_TEST": "[0, 1]",
+    "MODEL.RETINANET.PRIOR_PROB": "(0, 1)",
+    "MODEL.RETINANET.SCORE_THRESH_TEST": "[-1, 1]",
     "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": "[0, inf)",
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": "[0, 1]",
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": "[0, 1]",
@@ -160,6 +183,9 @@ LISTS: dict[str, tuple[int | None, str]] = {
     "MODEL.ANCHOR_GENERATOR.SIZES": (None, "(0, inf)"),
     "MODEL.PIXEL_MEAN": (None, "(-inf, inf)"),
     "MODEL.PIXEL_STD": (None, "(0, inf)"),
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
+    "MODEL.RETINANET.IOU_LABELS": (None, "[-1, 1]"),
+    "MODEL.RETINANET.IOU_THRESHOLDS": (None, "(0, 1]"),
     "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
     "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": (None, "(0, 1]"),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (4, "(0, inf)"),
@@ -204,8 +230,8 @@ def _are_expected_results(value: Any) -> bool:
     )
 
 
-def _are_sigmas(value: Any) -> bool:
-    return isinstance(value, SEQUENCES) and all(_is_within(sigma, "(0, inf)") for sigma in value)
+def _are_positive(value: Any) -> bool:
+    return isinstance(value, SEQUENCES) and all(_is_within(number, "(0, inf)") for number in value)
 
 
 def _are_pairs(value: Any) -> bool:
@@ -213,13 +239,15 @@ def _are_pairs(value: Any) -> bool:
 
 
 _NAMES = (_are_names, "a list of names")
-_SIGMAS = (_are_sigmas, "one number above 0 for each keypoint")
+_SIGMAS = (_are_positive, "one number above 0 for each keypoint")
 _NAME_OR_NAMES = (lambda value: (isinstance(value, str) and value != "") or _are_names(value), _NAMES[1])
 SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "DATASETS.PROPOSAL_FILES_TEST": _NAME_OR_NAMES,
     "DATASETS.PROPOSAL_FILES_TRAIN": _NAME_OR_NAMES,
     "DATASETS.TEST": _NAME_OR_NAMES,
     "DATASETS.TRAIN": _NAME_OR_NAMES,
+    "MODEL.FCOS.IN_FEATURES": _NAMES,
+    "MODEL.FCOS.SIZES_OF_INTEREST": (_are_positive, "a list of pixels, one less than MODEL.FCOS.IN_FEATURES"),
     "MODEL.FPN.IN_FEATURES": _NAMES,
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (_is_number, "a number"),
     "MODEL.REGNET.OUT_FEATURES": _NAMES,
@@ -228,6 +256,7 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
         "True or False for each of res2, res3, res4 and res5",
     ),
     "MODEL.RESNETS.OUT_FEATURES": _NAMES,
+    "MODEL.RETINANET.IN_FEATURES": _NAMES,
     "MODEL.ROI_HEADS.IN_FEATURES": _NAMES,
     "MODEL.RPN.IN_FEATURES": _NAMES,
     "MODEL.SEM_SEG_HEAD.IN_FEATURES": _NAMES,

@@ -22,7 +22,7 @@ from panomask.structures.segment_map import semantic_labels
 SEMANTIC_MODELS = ["PanopticFPN", "SemanticSegmentor"]
 """MODEL.META_ARCHITECTURE of models with MODEL.SEM_SEG_HEAD. Projects add theirs."""
 
-INSTANCE_MODELS = ["GeneralizedRCNN", "ProposalNetwork"]
+INSTANCE_MODELS = ["FCOS", "GeneralizedRCNN", "ProposalNetwork", "RetinaNet"]
 """Those of models that learn no semantic labels; none are derived for them."""
 
 logger = logging.getLogger(__name__)

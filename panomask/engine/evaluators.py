@@ -24,12 +24,17 @@ COCO_DETECTIONS_PER_IMAGE = 100
 Builder = Callable[[CfgNode, str], DatasetEvaluator]
 
 OUTPUTS: dict[str, frozenset[str]] = {
+    "FCOS": frozenset({"instances"}),
     "GeneralizedRCNN": frozenset({"instances"}),
     "PanopticFPN": frozenset({"instances", "sem_seg", "panoptic_seg"}),
     "ProposalNetwork": frozenset({"instances"}),
+    "RetinaNet": frozenset({"instances"}),
     "SemanticSegmentor": frozenset({"sem_seg"}),
 }
 """MODEL.META_ARCHITECTURE -> what evaluators find in its output; others may give all of these."""
+
+_WITH_MASK_HEAD = ("FCOS", "GeneralizedRCNN", "PanopticFPN", "RetinaNet")
+"""Models that predict masks if MODEL.MASK_ON."""
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -111,7 +116,7 @@ def _build_panoptic(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
 
 def _build_cityscapes_instance(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     _need(cfg, dataset_name, "instances", "objects")
-    if cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN") and not cfg.MODEL.MASK_ON:
+    if cfg.MODEL.META_ARCHITECTURE in _WITH_MASK_HEAD and not cfg.MODEL.MASK_ON:
         raise InputError(f"data set {dataset_name!r}: Cityscapes scores masks; set MODEL.MASK_ON True")
     return CityscapesInstanceEvaluator(dataset_name)
 

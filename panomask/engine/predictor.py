@@ -16,7 +16,7 @@ from panomask.data.catalog import Metadata
 from panomask.data.transforms import ResizeShortestEdge
 from panomask.engine.keypoint_setup import settle_keypoints
 from panomask.engine.semantic_setup import settle_stuff
-from panomask.engine.setup import NUM_CLASSES_KEYS, match_num_classes, thing_classes_of
+from panomask.engine.setup import match_num_classes, num_classes_keys, thing_classes_of
 from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
 from panomask.errors import InputError
 from panomask.modeling import build_model
@@ -116,12 +116,11 @@ def _training_of_checkpoint(path: str) -> dict[str, Any]:
 
 def _settle_num_classes(cfg: CfgNode, checkpoint_names: list[str] | None) -> None:
     """Set the number of classes in `cfg` where the config does not state it."""
-    key = NUM_CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
-    if key is None or cfg.is_explicit(key):
-        return
+    keys = [key for key in num_classes_keys(cfg) if not cfg.is_explicit(key)]
     if checkpoint_names:
-        cfg.merge_from_list([key, len(checkpoint_names)])
-    else:
+        for key in keys:
+            cfg.merge_from_list([key, len(checkpoint_names)])
+    elif keys:
         match_num_classes(cfg, [name for name in cfg.DATASETS.TEST if name in DatasetCatalog])
 
 

@@ -114,7 +114,7 @@ def check_truth(cfg: CfgNode, *, eval_only: bool = False) -> None:
     for name in (*train, *cfg.DATASETS.TEST):
         stuff_classes, things = stuff_classes_of(name), MetadataCatalog.get(name).get("thing_classes")
         has_stuff_alone = bool(stuff_classes) and not things
-        if model == "GeneralizedRCNN" and has_stuff_alone:
+        if model in ("FCOS", "GeneralizedRCNN", "RetinaNet") and has_stuff_alone:
             raise InputError(
                 f"data set {name} has semantic labels alone, and MODEL.META_ARCHITECTURE {model} finds"
                 " objects; set MODEL.META_ARCHITECTURE SemanticSegmentor, or give data with objects"

@@ -29,7 +29,13 @@ from panomask.layers import resolve_device
 
 logger = logging.getLogger(__name__)
 
-NUM_CLASSES_KEYS = {name: "MODEL.ROI_HEADS.NUM_CLASSES" for name in ("GeneralizedRCNN", "PanopticFPN")}
+_ROI_CLASSES_KEY = "MODEL.ROI_HEADS.NUM_CLASSES"
+NUM_CLASSES_KEYS = {
+    "FCOS": "MODEL.FCOS.NUM_CLASSES",
+    "GeneralizedRCNN": _ROI_CLASSES_KEY,
+    "PanopticFPN": _ROI_CLASSES_KEY,
+    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
+}
 """MODEL.META_ARCHITECTURE -> the key that holds its number of thing classes. Projects add theirs."""
 
 _held_back: dict[Path, str] = {}
@@ -182,7 +188,7 @@ def match_num_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     """Make the model's number of classes that of the data, in place; refuse a different explicit one.
 
     Args:
-        cfg: not frozen. Its META_ARCHITECTURE decides which key is meant (`NUM_CLASSES_KEYS`).
+        cfg: not frozen. Its META_ARCHITECTURE decides which keys are meant (`num_classes_keys`).
         names: registered data sets.
 
     Returns:
@@ -191,9 +197,9 @@ def match_num_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     Raises:
         InputError: data sets disagree, or the config states another number than they have.
     """
-    key = NUM_CLASSES_KEYS.get(cfg.MODEL.META_ARCHITECTURE)
+    keys = num_classes_keys(cfg)
     classes = {name: found for name in names if (found := thing_classes_of(name)) is not None}
-    if key is None or not classes:
+    if not keys or not classes:
         return []
     first, class_names = next(iter(classes.items()))
     for name, other in classes.items():
@@ -207,20 +213,34 @@ def match_num_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
         for name, other in classes.items()
         if other != class_names
     ]
-    group, _, field = key.rpartition(".")
-    node: Any = cfg
-    for part in group.split("."):
-        node = node[part]
-    stated = node[field]
-    if cfg.is_explicit(key) and stated != len(class_names):
-        raise InputError(
-            f"{key} is {stated}, but data set {first} has {len(class_names)} classes{_source_of(first)}; "
-            f"set {key} {len(class_names)} or leave it out"
-        )
-    if not cfg.is_explicit(key):
-        setattr(node, field, len(class_names))
-        notes.insert(0, f"{key} is {len(class_names)}: the classes of data set {first}")
-    return notes
+    counted = []
+    for key in keys:
+        group, _, field = key.rpartition(".")
+        node: Any = cfg
+        for part in group.split("."):
+            node = node[part]
+        stated = node[field]
+        if cfg.is_explicit(key) and stated != len(class_names):
+            raise InputError(
+                f"{key} is {stated}, but data set {first} has {len(class_names)} classes{_source_of(first)}; "
+                f"set {key} {len(class_names)} or leave it out"
+            )
+        if not cfg.is_explicit(key):
+            setattr(node, field, len(class_names))
+            counted.append(f"{key} is {len(class_names)}: the classes of data set {first}")
+    return counted + notes
+
+
+def num_classes_keys(cfg: CfgNode) -> list[str]:
+    """The keys that hold the number of thing classes of the config's model; none where it has no such key.
+
+    A one-stage detector with masks or keypoints has it twice.
+    """
+    model = cfg.MODEL.META_ARCHITECTURE
+    keys = [NUM_CLASSES_KEYS[model]] if model in NUM_CLASSES_KEYS else []
+    if model in ("FCOS", "RetinaNet") and (cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON):
+        keys.append(_ROI_CLASSES_KEY)
+    return keys
 
 
 def thing_classes_of(name: str) -> list[str] | None:

@@ -6,6 +6,7 @@ from torchvision.ops import RoIPool as ROIPool
 from torchvision.ops import nms, roi_align
 
 from panomask.layers.batch_norm import (
+    CycleBatchNormList,
     FrozenBatchNorm2d,
     LayerNorm,
     NaiveSyncBatchNorm,
@@ -15,8 +16,9 @@ from panomask.layers.batch_norm import (
 from panomask.layers.blocks import CNNBlockBase, conv3x3_relu
 from panomask.layers.deform_conv import DeformConv, ModulatedDeformConv
 from panomask.layers.device import resolve_device
+from panomask.layers.focal_loss import sigmoid_focal_loss
 from panomask.layers.initialization import msra_fill, xavier_fill
-from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
+from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
 from panomask.layers.mask_paste import paste_masks_in_image
 from panomask.layers.memory import retry_if_cuda_oom
 from panomask.layers.roi_pooling import ROIAlign
@@ -37,6 +39,7 @@ __all__ = [
     "CNNBlockBase",
     "Conv2d",
     "ConvTranspose2d",
+    "CycleBatchNormList",
     "DeformConv",
     "FrozenBatchNorm2d",
     "LayerNorm",
@@ -57,6 +60,7 @@ __all__ = [
     "get_norm",
     "giou_loss",
     "interpolate",
+    "iou_loss",
     "move_device_like",
     "msra_fill",
     "nms",
@@ -66,6 +70,7 @@ __all__ = [
     "retry_if_cuda_oom",
     "roi_align",
     "shapes_to_tensor",
+    "sigmoid_focal_loss",
     "smooth_l1_loss",
     "xavier_fill",
 ]

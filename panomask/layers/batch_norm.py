@@ -212,6 +212,39 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return _synchronized_batch_norm(input, self, by_samples=True)
 
 
+class CycleBatchNormList(nn.ModuleList):
+    """Batch norms that take turns, one for each level of a pyramid, with one common scale and shift.
+
+    A head that all levels share sees another distribution on each: every level gets statistics of its own.
+    The first call goes through the first norm, the second through the second, and so on, round and round.
+
+    Args:
+        length: how many.
+        bn_class: the class of the norms.
+        kwargs: of `bn_class`, `num_features` at least; without `affine` False there is a scale and a shift.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, length: int, bn_class: Callable[..., nn.Module] = nn.BatchNorm2d, **kwargs: Any):
+        self._affine = kwargs.pop("affine", True)
+        super().__init__([bn_class(**kwargs, affine=False) for _ in range(length)])
+        if self._affine:
+            self.weight = nn.Parameter(torch.ones(kwargs["num_features"]))
+            self.bias = nn.Parameter(torch.zeros(kwargs["num_features"]))
+        self._pos = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        normed = self[self._pos](x)
+        self._pos = (self._pos + 1) % len(self)
+        return normed * self.weight[:, None, None] + self.bias[:, None, None] if self._affine else normed
+
+    def extra_repr(self) -> str:
+        return f"affine={self._affine}"
+
+
 def _group_norm(channels: int) -> nn.GroupNorm:
     if channels % GROUP_NORM_GROUPS:
         raise InputError(

@@ -1,5 +1,6 @@
 """Box regression losses. Each is zero, attached to the graph, for the mean over nothing."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import ops
@@ -17,6 +18,24 @@ def smooth_l1_loss(input: Tensor, target: Tensor, beta: float, reduction: str = 
     """
     beta = beta if beta >= SMALLEST_BETA else 0.0
     return empty_input_loss_func_wrapper(F.smooth_l1_loss)(input, target, reduction=reduction, beta=beta)
+
+
+def iou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1.0) -> Tensor:
+    """-log(IoU) of matched boxes (UnitBox, Yu et al., arXiv:1608.01471, section 3.1).
+
+    Args:
+        boxes1, boxes2: (R, 4) xyxy.
+        reduction: "none" gives (R,), "mean" and "sum" a scalar.
+        eps: square pixels that are added to both areas of the ratio, so that loss and slope stay finite where
+            nothing overlaps.
+    """
+    sides = torch.minimum(boxes1[:, 2:], boxes2[:, 2:]) - torch.maximum(boxes1[:, :2], boxes2[:, :2])
+    shared = sides.clamp(min=0).prod(dim=1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (boxes1, boxes2)]
+    loss = torch.log(areas[0] + areas[1] - shared + eps) - torch.log(shared + eps)
+    if reduction == "mean":
+        return loss.mean() if loss.numel() > 0 else 0.0 * loss.sum()
+    return loss.sum() if reduction == "sum" else loss
 
 
 def giou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:

@@ -12,9 +12,12 @@ from panomask.modeling.backbone import (
     make_stage,
 )
 from panomask.modeling.meta_arch import (
+    FCOS,
+    DenseDetector,
     GeneralizedRCNN,
     PanopticFPN,
     ProposalNetwork,
+    RetinaNet,
     SemanticSegmentor,
     build_model,
     build_sem_seg_head,
@@ -48,6 +51,7 @@ from panomask.registry import (
 __all__ = [
     "ANCHOR_GENERATOR_REGISTRY",
     "BACKBONE_REGISTRY",
+    "FCOS",
     "FPN",
     "META_ARCH_REGISTRY",
     "PROPOSAL_GENERATOR_REGISTRY",
@@ -62,6 +66,7 @@ __all__ = [
     "BaseKeypointRCNNHead",
     "BaseMaskRCNNHead",
     "DefaultAnchorGenerator",
+    "DenseDetector",
     "FastRCNNOutputLayers",
     "GeneralizedRCNN",
     "PanopticFPN",
@@ -69,6 +74,7 @@ __all__ = [
     "ROIHeads",
     "ResNet",
     "ResNetBlockBase",
+    "RetinaNet",
     "SemanticSegmentor",
     "ShapeSpec",
     "StandardROIHeads",

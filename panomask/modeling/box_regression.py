@@ -10,13 +10,18 @@ from typing import Protocol
 import torch
 
 from panomask.errors import InputError, nearest_names
-from panomask.layers import cat, ciou_loss, diou_loss, giou_loss, smooth_l1_loss
+from panomask.layers import cat, ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
 from panomask.structures import Boxes
 
 SCALE_CLAMP = math.log(1000.0 / 16)
 """Largest dw, dh that is decoded: a 16-pixel box grows to 1000 pixels at most, and exp cannot overflow."""
 
-IOU_LOSSES: dict[str, Callable[..., torch.Tensor]] = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
+IOU_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "iou": iou_loss,
+    "giou": giou_loss,
+    "diou": diou_loss,
+    "ciou": ciou_loss,
+}
 
 
 class BoxCoding(Protocol):
@@ -130,7 +135,7 @@ def _dense_box_regression_loss(
         pred_anchor_deltas: per level (N, Ri, 4).
         gt_boxes: per image (R, 4), the box each anchor is matched to (anything where not foreground).
         fg_mask: (N, R) bool.
-        box_reg_loss_type: "smooth_l1" between deltas; "giou", "diou" or "ciou" between boxes.
+        box_reg_loss_type: "smooth_l1" between deltas; "iou", "giou", "diou" or "ciou" between boxes.
         smooth_l1_beta: where smooth L1 turns from square to linear; 0 for plain L1.
 
     Raises:

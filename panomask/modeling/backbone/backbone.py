@@ -4,10 +4,12 @@ Shapes: N images, Hi x Wi cells of a level, Ci its channels.
 """
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from panomask.errors import InputError
 from panomask.layers import ShapeSpec
 
 
@@ -42,3 +44,11 @@ class Backbone(nn.Module, metaclass=ABCMeta):
             name: ShapeSpec(channels=self._out_feature_channels[name], stride=self._out_feature_strides[name])
             for name in self._out_features
         }
+
+
+def select_features(backbone: Backbone, names: Sequence[str], key: str) -> list[ShapeSpec]:
+    """Shapes of the feature maps `names`; InputError, naming the config `key`, for one that is not returned."""
+    shapes = backbone.output_shape()
+    if not names or not set(names) <= set(shapes):
+        raise InputError(f"{key}: {list(names)}: allowed are one or more of {list(shapes)}, which the backbone returns")
+    return [shapes[name] for name in names]

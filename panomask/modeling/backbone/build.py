@@ -4,7 +4,7 @@ from panomask.config import CfgNode
 from panomask.layers import ShapeSpec
 from panomask.modeling.backbone import timm_backbone
 from panomask.modeling.backbone.backbone import Backbone
-from panomask.modeling.backbone.fpn import build_fpn
+from panomask.modeling.backbone.fpn import build_pyramid
 from panomask.registry import BACKBONE_REGISTRY
 
 
@@ -19,7 +19,7 @@ def build_backbone(cfg: CfgNode, input_shape: ShapeSpec | None = None) -> Backbo
         input_shape = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
     if name.startswith(timm_backbone.PREFIX):
         bottom_up = timm_backbone.build_timm_backbone(cfg, input_shape)
-        return build_fpn(cfg, bottom_up) if cfg.MODEL.FPN.IN_FEATURES else bottom_up
+        return build_pyramid(cfg, bottom_up) if cfg.MODEL.FPN.IN_FEATURES else bottom_up
     backbone = BACKBONE_REGISTRY.get(name)(cfg, input_shape)
     assert isinstance(backbone, Backbone), f"{name} returned no Backbone"
     return backbone

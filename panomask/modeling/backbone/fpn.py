@@ -5,7 +5,7 @@ Shapes: N images, L levels; level p{i} has stride 2**i and is (N, C, Hi, Wi).
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,48 @@ class LastLevelMaxPool(nn.Module):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(N, C, H, W) -> [(N, C, H / 2, W / 2)]."""
         return [F.max_pool2d(x, kernel_size=1, stride=2, padding=0)]
+
+
+class LastLevelP6(nn.Module):
+    """One level more, by a 3 x 3 convolution of stride 2.
+
+    Args:
+        in_channels: of `in_feature`.
+        out_channels: C.
+        in_feature: name of the map below, of the bottom-up backbone or of the pyramid.
+    """
+
+    num_levels = 1
+
+    def __init__(self, in_channels: int, out_channels: int, in_feature: str = "res5"):
+        super().__init__()
+        self.in_feature = in_feature
+        self.p6 = _stride_2_conv(in_channels, out_channels)
+
+    def forward(self, c5: torch.Tensor) -> list[torch.Tensor]:
+        """(N, in_channels, H, W) -> [(N, C, H / 2, W / 2)]."""
+        return [self.p6(c5)]
+
+
+class LastLevelP6P7(LastLevelP6):
+    """p6 and p7 of RetinaNet (arXiv:1708.02002, section 4): p7 is made of p6, with a ReLU between them."""
+
+    num_levels = 2
+
+    def __init__(self, in_channels: int, out_channels: int, in_feature: str = "res5"):
+        super().__init__(in_channels, out_channels, in_feature)
+        self.p7 = _stride_2_conv(out_channels, out_channels)
+
+    def forward(self, c5: torch.Tensor) -> list[torch.Tensor]:
+        """(N, in_channels, H, W) -> [(N, C, H / 2, W / 2), (N, C, H / 4, W / 4)]."""
+        p6 = self.p6(c5)
+        return [p6, self.p7(F.relu(p6))]
+
+
+def _stride_2_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
+    xavier_fill(conv)
+    return conv
 
 
 class FPN(Backbone):
@@ -154,25 +196,76 @@ def _assert_strides_are_log2_contiguous(strides: Sequence[int]) -> None:
         )
 
 
-def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
-    """MODEL.FPN above `bottom_up`, with the max-pooled extra level (p6) of Faster and Mask R-CNN."""
+def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
+    """MODEL.FPN above `bottom_up`, with the levels of `top_block` on top."""
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
+        top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
 
 
+def build_rcnn_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """The pyramid of Faster and Mask R-CNN: p6 is p5, max-pooled."""
+    return build_fpn(cfg, bottom_up, LastLevelMaxPool())
+
+
+def build_retinanet_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """RetinaNet's: p6 and p7 by convolutions on the coarsest feature of the bottom-up backbone."""
+    shapes = bottom_up.output_shape()
+    _check_in_features(cfg.MODEL.FPN.IN_FEATURES, shapes)
+    name = cfg.MODEL.FPN.IN_FEATURES[-1]
+    return build_fpn(
+        cfg, bottom_up, LastLevelP6P7(shapes[name].channels or 0, cfg.MODEL.FPN.OUT_CHANNELS, name)
+    )
+
+
+def build_fcos_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """FCOS's: MODEL.FCOS.TOP_LEVELS levels by convolutions on the coarsest level of the pyramid."""
+    shapes = bottom_up.output_shape()
+    _check_in_features(cfg.MODEL.FPN.IN_FEATURES, shapes)
+    coarsest = f"p{int(math.log2(shapes[cfg.MODEL.FPN.IN_FEATURES[-1]].stride or 1))}"
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    top_blocks = {0: None, 1: LastLevelP6, 2: LastLevelP6P7}
+    top_block = top_blocks[cfg.MODEL.FCOS.TOP_LEVELS]
+    return build_fpn(cfg, bottom_up, top_block and top_block(channels, channels, coarsest))
+
+
+PYRAMIDS: dict[str, Callable[[CfgNode, Backbone], FPN]] = {
+    "RetinaNet": build_retinanet_fpn,
+    "FCOS": build_fcos_fpn,
+}
+"""MODEL.META_ARCHITECTURE -> how its pyramid is built where MODEL.BACKBONE.NAME names the bottom-up backbone
+alone; `build_rcnn_fpn` for all others. Projects add theirs."""
+
+
+def build_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """The pyramid that MODEL.META_ARCHITECTURE needs (`PYRAMIDS`)."""
+    return PYRAMIDS.get(cfg.MODEL.META_ARCHITECTURE, build_rcnn_fpn)(cfg, bottom_up)
+
+
 @BACKBONE_REGISTRY.register()
 def build_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """ResNet with FPN (`build_fpn`)."""
-    return build_fpn(cfg, build_resnet_backbone(cfg, input_shape))
+    """ResNet with `build_rcnn_fpn`."""
+    return build_rcnn_fpn(cfg, build_resnet_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet with `build_retinanet_fpn`."""
+    return build_retinanet_fpn(cfg, build_resnet_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_fcos_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """ResNet with `build_fcos_fpn`."""
+    return build_fcos_fpn(cfg, build_resnet_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_regnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """RegNet with FPN (`build_fpn`)."""
-    return build_fpn(cfg, build_regnet_backbone(cfg, input_shape))
+    """RegNet with `build_pyramid`."""
+    return build_pyramid(cfg, build_regnet_backbone(cfg, input_shape))

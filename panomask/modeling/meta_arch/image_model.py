@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision.utils import draw_bounding_boxes
 
 from panomask.errors import InputError
+from panomask.event_storage import get_event_storage
 from panomask.modeling.backbone import Backbone
-from panomask.structures import ImageList, Instances
+from panomask.structures import Boxes, ImageList, Instances
+
+MAX_DRAWN_BOXES = 20
 
 
 class ImageModel(nn.Module):
@@ -78,3 +82,22 @@ class ImageModel(nn.Module):
 def output_size(batched_input: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) that an input asks the output to have: by default that of the image itself."""
     return batched_input.get("height", image_size[0]), batched_input.get("width", image_size[1])
+
+
+def put_boxes_image(caption: str, batched_input: dict[str, Any], boxes: Boxes, input_format: str) -> None:
+    """Put an image into the event storage twice, side by side: with its true boxes, with the first of `boxes`.
+
+    Args:
+        caption: the name in the storage.
+        batched_input: with "image" (C, H0, W0) and "instances".
+        boxes: in pixels of that image, the best first.
+        input_format: channel order of the image.
+    """
+    image = batched_input["image"].to(torch.uint8).cpu()
+    image = image.flip(0) if input_format == "BGR" else image
+    truth, best = batched_input["instances"].gt_boxes.tensor.cpu(), boxes.tensor[:MAX_DRAWN_BOXES].cpu()
+    drawn = [
+        draw_bounding_boxes(image, shown, colors="lime", width=2) if len(shown) else image
+        for shown in (truth, best)
+    ]
+    get_event_storage().put_image(caption, torch.cat(drawn, dim=2))

@@ -10,20 +10,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.utils import draw_bounding_boxes
 
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
 from panomask.modeling.backbone import Backbone, build_backbone
-from panomask.modeling.meta_arch.image_model import ImageModel, output_size
+from panomask.modeling.meta_arch.image_model import ImageModel, output_size, put_boxes_image
 from panomask.modeling.postprocessing import detector_postprocess
 from panomask.modeling.proposal_generator import build_proposal_generator
 from panomask.modeling.roi_heads import build_roi_heads
 from panomask.registry import META_ARCH_REGISTRY
 from panomask.structures import ImageList, Instances
-
-MAX_DRAWN_PROPOSALS = 20
 
 
 @META_ARCH_REGISTRY.register()
@@ -148,16 +145,12 @@ class GeneralizedRCNN(ImageModel):
         self, batched_inputs: Sequence[dict[str, Any]], proposals: Sequence[Instances]
     ) -> None:
         """Put the batch's first image into the event storage, with its true boxes and its best proposals."""
-        image = batched_inputs[0]["image"].to(torch.uint8).cpu()
-        image = image.flip(0) if self.input_format == "BGR" else image
-        best = proposals[0].proposal_boxes.tensor[:MAX_DRAWN_PROPOSALS].cpu()
-        truth = batched_inputs[0]["instances"].gt_boxes.tensor.cpu()
-        drawn = [
-            draw_bounding_boxes(image, boxes, colors="lime", width=2) if len(boxes) else image
-            for boxes in (truth, best)
-        ]
-        get_event_storage().put_image(
-            "Left: GT bounding boxes;  Right: Predicted proposals", torch.cat(drawn, dim=2)
+        assert self.input_format is not None, "input_format is needed for drawing"
+        put_boxes_image(
+            "Left: GT bounding boxes;  Right: Predicted proposals",
+            batched_inputs[0],
+            proposals[0].proposal_boxes,
+            self.input_format,
         )
 
 

@@ -22,6 +22,7 @@ from panomask.modeling.box_regression import (
     _dense_box_regression_loss,
     check_box_reg_loss_type,
 )
+from panomask.modeling.dense_heads.dense_predictions import permute_to_N_HWA_K
 from panomask.modeling.matcher import Matcher
 from panomask.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from panomask.modeling.sampling import subsample_masks
@@ -204,8 +205,8 @@ class RPN(nn.Module):
         anchors = self.anchor_generator(maps)
         logits, deltas = self.rpn_head(maps)
         box_dim = anchors[0].tensor.shape[1]
-        logits = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]  # (N, Hi * Wi * A)
-        deltas = [_deltas_per_anchor(x, box_dim) for x in deltas]  # (N, Hi * Wi * A, box_dim)
+        logits = [permute_to_N_HWA_K(x, 1)[..., 0] for x in logits]  # (N, Hi * Wi * A)
+        deltas = [permute_to_N_HWA_K(x, box_dim) for x in deltas]  # (N, Hi * Wi * A, box_dim)
 
         losses = {}
         if self.training:
@@ -233,10 +234,8 @@ class RPN(nn.Module):
                 inside = all_anchors.inside_box(instances.image_size, self.anchor_boundary_thresh)
                 labels = labels.masked_fill(~inside, -1)
             gt_labels.append(self._subsample_labels(labels))
-            if len(gt_boxes) > 0:
-                matched_boxes.append(gt_boxes.tensor[matches])
-            else:
-                matched_boxes.append(torch.zeros_like(all_anchors.tensor))
+            # Without objects all matches are 0, and the row of zeros at the end is there for them.
+            matched_boxes.append(F.pad(gt_boxes.tensor, (0, 0, 0, 1))[matches])
         return gt_labels, matched_boxes
 
     def _subsample_labels(self, label: torch.Tensor) -> torch.Tensor:
@@ -313,8 +312,3 @@ class RPN(nn.Module):
             decoded = self.box2box_transform.apply_deltas(deltas.reshape(-1, deltas.shape[2]), sources)
             proposals.append(decoded.reshape(deltas.shape))
         return proposals
-
-
-def _deltas_per_anchor(x: torch.Tensor, box_dim: int) -> torch.Tensor:
-    """(N, A * box_dim, Hi, Wi) -> (N, Hi * Wi * A, box_dim)."""
-    return x.unflatten(1, (-1, box_dim)).permute(0, 3, 4, 1, 2).flatten(1, 3)

@@ -3,6 +3,7 @@
 from panomask.modeling.roi_heads.box_head import FastRCNNConvFCHead, build_box_head
 from panomask.modeling.roi_heads.cascade_rcnn import CascadeROIHeads
 from panomask.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from panomask.modeling.roi_heads.given_box_heads import GivenBoxROIHeads
 from panomask.modeling.roi_heads.keypoint_head import (
     BaseKeypointRCNNHead,
     KRCNNConvDeconvUpsampleHead,
@@ -38,6 +39,7 @@ __all__ = [
     "CascadeROIHeads",
     "FastRCNNConvFCHead",
     "FastRCNNOutputLayers",
+    "GivenBoxROIHeads",
     "KRCNNConvDeconvUpsampleHead",
     "MaskRCNNConvUpsampleHead",
     "ROIHeads",

@@ -190,7 +190,8 @@ class StandardROIHeads(ROIHeads):
 
     Args:
         box_in_features: names of the feature maps of the box head.
-        box_pooler, box_head, box_predictor: RoI features, to vectors, to scores and deltas.
+        box_pooler, box_head, box_predictor: RoI features, to vectors, to scores and deltas; None in subclasses
+            whose `_forward_box` needs none.
         mask_in_features, mask_pooler, mask_head: likewise; None for no masks. A head without a pooler gets
             the dict of feature maps.
         keypoint_in_features, keypoint_pooler, keypoint_head: likewise, for keypoints.
@@ -198,8 +199,8 @@ class StandardROIHeads(ROIHeads):
         kwargs: of `ROIHeads`.
     """
 
-    box_pooler: nn.Module
-    box_head: nn.Module
+    box_pooler: Any
+    box_head: Any
     box_predictor: Any
     mask_pooler: nn.Module | None
     mask_head: Any
@@ -210,10 +211,10 @@ class StandardROIHeads(ROIHeads):
     def __init__(
         self,
         *,
-        box_in_features: Sequence[str],
-        box_pooler: ROIPooler,
-        box_head: nn.Module,
-        box_predictor: nn.Module,
+        box_in_features: Sequence[str] = (),
+        box_pooler: ROIPooler | None = None,
+        box_head: nn.Module | None = None,
+        box_predictor: nn.Module | None = None,
         mask_in_features: Sequence[str] | None = None,
         mask_pooler: ROIPooler | None = None,
         mask_head: nn.Module | None = None,
