@@ -24,7 +24,7 @@ from panomask.engine.launch import create_ddp_model
 from panomask.engine.logger import setup_logger
 from panomask.engine.result_verification import verify_results
 from panomask.engine.results import write_results
-from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses
+from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses, TrainingBuffers
 from panomask.engine.semantic_setup import TrainedStuff, match_stuff_classes
 from panomask.engine.setup import match_num_classes, put_names_in_tuples, write_held_back_config
 from panomask.engine.sheet import ComparisonSheet
@@ -95,6 +95,8 @@ class DefaultTrainer(TrainerBase):
         }
         if isinstance(self._trainer, AMPTrainer):
             entries["grad_scaler"] = self._trainer.grad_scaler
+        if len(buffers := TrainingBuffers(model)):
+            entries["training_buffers"] = buffers
         names = self.cfg.DATASETS.TRAIN
         classes = MetadataCatalog.get(names[0]).get("thing_classes") if len(names) else None
         if classes:

@@ -5,6 +5,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from panomask import distributed
 from panomask.data.batching import ResumableLoader
 from panomask.errors import InputError
 
@@ -78,6 +83,46 @@ class RecentScalars:
         if self._loaded:
             self._trainer.storage.load_state_dict(self._loaded)
         self._loaded = {}
+
+
+class TrainingBuffers:
+    """Buffers that training changes and the model's state dict leaves out, of all processes.
+
+    A module names its own in `training_buffers`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._modules = {
+            name: module for name, module in model.named_modules() if getattr(module, "training_buffers", ())
+        }
+        self._of_others: list[dict[str, torch.Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def _of_this_process(self) -> dict[str, torch.Tensor]:
+        return {
+            f"{name}.{buffer}": getattr(module, buffer).cpu().clone()
+            for name, module in self._modules.items()
+            for buffer in module.training_buffers  # type: ignore[union-attr]
+        }
+
+    def before_save(self) -> None:
+        """Bring the buffers to the main process. Collective: called on all processes before saving."""
+        self._of_others = distributed.gather(self._of_this_process())[1:]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The main process's buffers as they are now, the others' as of the last `before_save`."""
+        return {"ranks": [self._of_this_process(), *self._of_others]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Set this process's buffers; a process that the checkpoint does not know takes the main one's."""
+        ranks, rank = state_dict["ranks"], distributed.get_rank()
+        values = ranks[rank if rank < len(ranks) else 0]
+        for name, module in self._modules.items():
+            for buffer in module.training_buffers:  # type: ignore[union-attr]
+                getattr(module, buffer).copy_(values[f"{name}.{buffer}"])
 
 
 class TrainedNames:

@@ -29,6 +29,13 @@ BROKEN = [
     (*CASCADE, "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True),
     ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True),
     ("MODEL.KEYPOINT_ON", True),  # Res5ROIHeads are the default
+    ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.KEYPOINT_ON", True),
+    ("MODEL.META_ARCHITECTURE", "FCOS", "MODEL.MASK_ON", True),
+    ("MODEL.ROI_HEADS.NAME", "GivenBoxROIHeads"),  # GeneralizedRCNN is the default
+    ("MODEL.META_ARCHITECTURE", "FCOS", "MODEL.FCOS.IN_FEATURES", ["p3", "p4"]),
+    ("MODEL.FCOS.SIZES_OF_INTEREST", [64, 128, 100, 512]),
+    ("MODEL.RETINANET.IOU_THRESHOLDS", [0.5, 0.4]),
+    ("MODEL.RETINANET.IOU_LABELS", [0, 1]),
     ("MODEL.META_ARCHITECTURE", "PanopticFPN"),  # MASK_ON is False by default
     ("TEST.SAVE_PANOPTIC", True),  # GeneralizedRCNN is the default
     ("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.7, 0.3], "MODEL.ROI_HEADS.IOU_LABELS", [0, -1, 1]),

@@ -71,8 +71,15 @@ def final_weights(cfg: CfgNode) -> dict:
     return torch.load(f"{cfg.OUTPUT_DIR}/model_final.pth", weights_only=True)["model"]
 
 
+RETINANET = ("SEED", 3, "MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.NUM_CONVS", 1)
+RETINANET += ("MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
+RETINANET += ("MODEL.ROI_HEADS.NAME", "GivenBoxROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["p3", "p4"])
+
+
 @pytest.mark.parametrize(
-    "opts", [("SEED", 3), ("SEED", 3, "DATALOADER.NUM_WORKERS", 2)], ids=["main", "workers"]
+    "opts",
+    [("SEED", 3), ("SEED", 3, "DATALOADER.NUM_WORKERS", 2), RETINANET],
+    ids=["main", "workers", "retinanet"],
 )
 def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(config, opts):
     whole = config(*opts, "TEST.EVAL_PERIOD", 3, out="whole")

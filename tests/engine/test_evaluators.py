@@ -57,6 +57,8 @@ ALL = [COCOPanopticEvaluator, COCOEvaluator, SemSegEvaluator]
         ("PanopticFPN", ALL),
         ("SemanticSegmentor", [SemSegEvaluator]),
         ("GeneralizedRCNN", [COCOEvaluator]),
+        ("RetinaNet", [COCOEvaluator]),
+        ("FCOS", [COCOEvaluator]),
         ("ModelOfAProject", ALL),
     ],
 )

@@ -156,6 +156,21 @@ def test_keypoints_come_from_the_checkpoint(tmp_path):
     assert instances.pred_keypoints.shape == (len(instances), 2, 3)
 
 
+def test_classes_of_a_one_stage_detector_and_its_roi_heads_come_from_the_checkpoint(tmp_path):
+    cfg = _tiny_cfg()
+    opts = ["MODEL.META_ARCHITECTURE", "FCOS", "MODEL.BACKBONE.NAME", "build_fcos_resnet_fpn_backbone"]
+    opts += ["MODEL.FPN.OUT_CHANNELS", 64, "MODEL.FCOS.NUM_CLS_CONVS", 1, "MODEL.FCOS.NUM_BOX_CONVS", 1]
+    opts += ["MODEL.ROI_HEADS.NAME", "GivenBoxROIHeads", "MODEL.FCOS.INFERENCE_TH_TEST", 0.0]
+    cfg.merge_from_list(opts)
+    trained = cfg.clone()
+    trained.MODEL.FCOS.NUM_CLASSES = trained.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    DetectionCheckpointer(build_model(trained), str(tmp_path)).save("weights", thing_classes=NAMES)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    predictor = DefaultPredictor(cfg)
+    assert predictor.model.num_classes == predictor.model.roi_heads.num_classes == 3
+    assert predictor(_image())["instances"].pred_masks.shape[1:] == (40, 60)
+
+
 def test_a_registered_data_set_of_the_same_classes_gives_its_metadata(weights, caplog):
     name = "test_predictor_set"
     metadata = MetadataCatalog.get(name).set(thing_classes=NAMES)

@@ -88,6 +88,25 @@ def test_missing_annotation_file_is_named(config, tmp_path):
         match_num_classes(cfg, ["setup_a"])
 
 
+@pytest.mark.parametrize(
+    ("model", "key"), [("RetinaNet", "MODEL.RETINANET.NUM_CLASSES"), ("FCOS", "MODEL.FCOS.NUM_CLASSES")]
+)
+def test_one_stage_detectors_count_their_own_classes_and_those_of_their_roi_heads(
+    config, annotations, model, key
+):
+    data = {"setup_a": annotations("a", "cat", "dog")}
+    opts = ("MODEL.META_ARCHITECTURE", model)
+    cfg = config(*opts, **data)
+    (note,) = match_num_classes(cfg, ["setup_a"])
+    assert note.startswith(f"{key} is 2")
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 80  # there are no such heads
+    cfg = config(*opts, "MODEL.MASK_ON", True, **data)
+    assert len(match_num_classes(cfg, ["setup_a"])) == 2
+    assert (cfg.MODEL[model.upper()].NUM_CLASSES, cfg.MODEL.ROI_HEADS.NUM_CLASSES) == (2, 2)
+    with pytest.raises(InputError, match=f"{KEY} is 3, but data set setup_a has 2 classes"):
+        match_num_classes(config(*opts, "MODEL.MASK_ON", True, KEY, 3, **data), ["setup_a"])
+
+
 def test_models_without_classes_are_left_alone(config, annotations):
     cfg = config("MODEL.META_ARCHITECTURE", "SomethingElse", setup_a=annotations("a", "cat"))
     assert match_num_classes(cfg, ["setup_a"]) == []

@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from panomask.errors import InputError
-from panomask.layers import Conv2d, FrozenBatchNorm2d, LayerNorm, NaiveSyncBatchNorm, SyncBatchNorm, get_norm
+from panomask.layers import (
+    Conv2d,
+    CycleBatchNormList,
+    FrozenBatchNorm2d,
+    LayerNorm,
+    NaiveSyncBatchNorm,
+    SyncBatchNorm,
+    get_norm,
+)
 
 
 def _filled(norm: nn.Module) -> nn.Module:
@@ -196,3 +204,23 @@ def test_two_processes_agree_with_one_big_batch(tmp_path):
     for process in processes:
         errors = process.communicate(timeout=120)[1]
         assert process.returncode == 0, errors
+
+
+def test_norms_that_take_turns_by_hand():
+    norm = CycleBatchNormList(2, num_features=1, eps=0.0).eval()
+    assert set(norm.state_dict()) >= {"weight", "bias", "0.running_mean", "1.running_var"}
+    assert not any(key.startswith("0.weight") for key in norm.state_dict())
+    norm[0].running_mean.fill_(1.0)
+    norm[1].running_var.fill_(4.0)
+    with torch.no_grad():
+        norm.weight.fill_(3.0)
+        norm.bias.fill_(0.5)
+    x = torch.full((1, 1, 1, 1), 5.0)
+    # (5 - 1) / 1 * 3 + 0.5, then 5 / 2 * 3 + 0.5, and round again
+    assert [norm(x).item() for _ in range(4)] == [12.5, 8.0, 12.5, 8.0]
+
+
+def test_norms_that_take_turns_without_a_scale():
+    norm = CycleBatchNormList(2, nn.BatchNorm2d, num_features=3, affine=False)
+    assert list(norm.parameters()) == []
+    assert norm(torch.randn(2, 3, 4, 4)).shape == (2, 3, 4, 4)

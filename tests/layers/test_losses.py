@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from panomask.layers import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
+from panomask.layers import ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
 
-BOX_LOSSES = [giou_loss, diou_loss, ciou_loss]
+BOX_LOSSES = [iou_loss, giou_loss, diou_loss, ciou_loss]
 FIRST = torch.tensor([[0.0, 0, 4, 2]], dtype=torch.float64)
 SECOND = torch.tensor([[2.0, 1, 6, 3]], dtype=torch.float64)  # shares 2 of 8 + 8; the hull is 6 x 3
 
@@ -63,3 +63,17 @@ def test_box_losses_gradient(loss):
     )
     second = torch.tensor([[2.0, 1.0, 6.0, 3.1], [1.0, 1.2, 2.0, 2.4]], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: loss(x, second), first)
+
+
+def test_logarithm_of_iou_by_hand():
+    torch.testing.assert_close(iou_loss(FIRST, SECOND, eps=0).item(), -math.log(2 / 14))
+    torch.testing.assert_close(iou_loss(FIRST, SECOND).item(), -math.log(3 / 15))  # a pixel on either area
+    assert iou_loss(FIRST, FIRST).item() == 0
+
+
+def test_logarithm_of_iou_of_boxes_apart_and_empty():
+    boxes = torch.tensor([[10.0, 10, 14, 12], [1, 1, 1, 1]], dtype=torch.float64, requires_grad=True)
+    loss = iou_loss(boxes, FIRST.expand(2, 4))
+    torch.testing.assert_close(loss.tolist(), [math.log(8 + 8 + 1), math.log(8 + 1)])
+    loss.sum().backward()
+    assert boxes.grad.isfinite().all()

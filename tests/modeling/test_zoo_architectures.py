@@ -1,4 +1,4 @@
-"""Every R-CNN config of the zoo builds the model whose state dict Detectron2's has.
+"""Every config of the zoo builds the model whose state dict Detectron2's has.
 
 golden_zoo.json.xz: by Detectron2's config (.yaml, or .py where it has no YAML), the keys of the state dict in
 their order with shapes, and the counts of parameters.

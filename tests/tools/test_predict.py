@@ -236,3 +236,28 @@ def test_annotations_without_the_models_stuff_are_refused_at_once(
     (line,) = capsys.readouterr().err.splitlines()
     assert "truth.json: lacks the model's things or stuff ['table', 'wall']" in line
     assert not (tmp_path / "out" / "a.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("opts", "key"),
+    [
+        ("MODEL.META_ARCHITECTURE GeneralizedRCNN", "ROI_HEADS.SCORE_THRESH_TEST"),
+        ("MODEL.META_ARCHITECTURE RetinaNet", "RETINANET.SCORE_THRESH_TEST"),
+        ("MODEL.META_ARCHITECTURE FCOS", "FCOS.INFERENCE_TH_TEST"),
+        (
+            "MODEL.META_ARCHITECTURE FCOS MODEL.MASK_ON True MODEL.ROI_HEADS.NAME GivenBoxROIHeads",
+            "FCOS.INFERENCE_TH_TEST",
+        ),
+        # What FCOS finds are proposals here, whose scores mean something else.
+        (
+            "MODEL.META_ARCHITECTURE FCOS MODEL.MASK_ON True MODEL.ROI_HEADS.NAME StandardROIHeads",
+            "ROI_HEADS.SCORE_THRESH_TEST",
+        ),
+    ],
+)
+def test_the_threshold_goes_to_what_scores_detections(tool, opts, key):
+    cfg = get_cfg()
+    cfg.merge_from_list(opts.split())
+    node, name = tool.score_threshold(cfg)
+    group, _, field = key.partition(".")
+    assert (node is cfg.MODEL[group], name) == (True, field)

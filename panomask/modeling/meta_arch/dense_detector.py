@@ -105,17 +105,19 @@ class DenseDetector(ImageModel):
         assert gt_instances is not None, "a detector needs ground truth in training"
         losses = self.forward_training(images, maps, predictions, gt_instances)
         is_drawn = self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0
-        if self.roi_heads is not None or is_drawn:
-            with torch.no_grad():
-                results = self.forward_inference(images, maps, predictions)
-            if is_drawn:
-                self.visualize_training(batched_inputs, results)
-        if self.roi_heads is not None:
-            proposals = _as_proposals(results, with_classes=False)
-            _, further = self.roi_heads(images, features, proposals, gt_instances)
-            # Both stages of a RetinaNet with a box head have a loss_cls and a loss_box_reg.
-            losses |= {f"{name}_roi" if name in losses else name: loss for name, loss in further.items()}
-        return losses
+        if self.roi_heads is None and not is_drawn:
+            return losses
+        with torch.no_grad():
+            results = self.forward_inference(images, maps, predictions)
+        if is_drawn:
+            self.visualize_training(batched_inputs, results)
+        if self.roi_heads is None:
+            return losses
+        proposals = _as_proposals(results, with_classes=False)
+        _, further = self.roi_heads(images, features, proposals, gt_instances)
+        # Both stages of a RetinaNet with a box head have a loss_cls and a loss_box_reg.
+        renamed = {f"{name}_roi" if name in losses else name: loss for name, loss in further.items()}
+        return {**losses, **renamed}
 
     def forward_training(
         self,

@@ -7,7 +7,7 @@ from torch import nn
 from panomask.errors import InputError
 from panomask.layers import ShapeSpec
 from panomask.modeling import FPN, Backbone, build_backbone
-from panomask.modeling.backbone import LastLevelMaxPool
+from panomask.modeling.backbone import LastLevelMaxPool, LastLevelP6, LastLevelP6P7, select_features
 
 
 class _TwoScales(Backbone):
@@ -96,3 +96,62 @@ def test_bad_settings():
         FPN(_TwoScales(), ["fine", "res5"], 1)
     with pytest.raises(InputError, match="twice the one before"):
         FPN(_TwoScales((4, 16)), ["fine", "coarse"], 1)
+
+
+def test_p6_and_p7_by_hand():
+    """3 x 3 convolutions of stride 2 that add up what they see: 4, 6, 9 cells of an even map's corners."""
+    for block, expected in ((LastLevelP6(1, 1, "p5"), [[-9.0]]), (LastLevelP6P7(1, 1, "p5"), [[-9.0], [0.0]])):
+        for parameter in block.parameters():
+            nn.init.constant_(parameter, 1.0 if parameter.dim() == 4 else 0.0)
+        levels = block(torch.full((1, 1, 4, 4), -1.0))
+        assert [level[0, 0, -1, -1:].tolist() for level in levels] == expected  # p7 sees p6 after a ReLU
+        assert [level.shape[-1] for level in levels] == [2, 1][: block.num_levels]
+        assert block.in_feature == "p5"
+
+
+RESNET = """MODEL.RESNETS.DEPTH 18  MODEL.RESNETS.RES2_OUT_CHANNELS 16  MODEL.FPN.OUT_CHANNELS 8
+    MODEL.RESNETS.OUT_FEATURES ["res3","res4","res5"]  MODEL.FPN.IN_FEATURES ["res3","res4","res5"]""".split()
+REGNET = """MODEL.REGNET.OUT_FEATURES ["s2","s3","s4"]  MODEL.FPN.IN_FEATURES ["s2","s3","s4"]
+    MODEL.REGNET.W_0 16  MODEL.REGNET.W_A 16.0  MODEL.REGNET.GROUP_WIDTH 8  MODEL.FPN.OUT_CHANNELS 8""".split()
+
+
+@pytest.mark.parametrize(
+    ("model", "backbone", "opts"),
+    [
+        ("RetinaNet", "build_retinanet_resnet_fpn_backbone", RESNET),
+        ("FCOS", "build_fcos_resnet_fpn_backbone", RESNET),
+        ("RetinaNet", "build_regnet_fpn_backbone", REGNET),
+        ("FCOS", "build_regnet_fpn_backbone", REGNET),
+        ("RetinaNet", "timm/test_resnet", RESNET),
+        ("FCOS", "timm/test_resnet", RESNET),
+    ],
+)
+def test_pyramids_of_one_stage_detectors(zoo_cfg, model, backbone, opts):
+    if backbone.startswith("timm"):
+        pytest.importorskip("timm")
+    cfg = zoo_cfg(
+        "Base-RCNN-FPN.yaml", "MODEL.META_ARCHITECTURE", model, "MODEL.BACKBONE.NAME", backbone, *opts
+    )
+    fpn = build_backbone(cfg)
+    levels = fpn(torch.randn(1, 3, 128, 192))
+    sizes = {f"p{i}": (1, 8, 128 // 2**i, -(-192 // 2**i)) for i in range(3, 8)}
+    assert {name: tuple(level.shape) for name, level in levels.items()} == sizes
+    shapes = fpn.bottom_up.output_shape()
+    coarsest = cfg.MODEL.FPN.IN_FEATURES[-1]
+    assert fpn.top_block.in_feature == ("p5" if model == "FCOS" else coarsest)
+    assert fpn.top_block.p6.in_channels == (8 if model == "FCOS" else shapes[coarsest].channels)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_top_levels_of_fcos(zoo_cfg, count):
+    name = ("MODEL.BACKBONE.NAME", "build_fcos_resnet_fpn_backbone", "MODEL.FCOS.TOP_LEVELS", count)
+    fpn = build_backbone(zoo_cfg("Base-RCNN-FPN.yaml", *RESNET, *name))
+    assert list(fpn.output_shape()) == ["p3", "p4", "p5", "p6", "p7"][: 3 + count]
+
+
+def test_selected_features(tiny_cfg):
+    fpn = build_backbone(tiny_cfg())
+    assert [shape.stride for shape in select_features(fpn, ["p4", "p2"], "KEY")] == [16, 4]
+    for names in (["p2", "p9"], []):
+        with pytest.raises(InputError, match=r"KEY: .*: allowed are one or more of \['p2', .*'p6'\]"):
+            select_features(fpn, names, "KEY")

@@ -13,14 +13,15 @@ from panomask.structures import Boxes, Instances
 
 FILES = [
     json.loads(lzma.decompress((Path(__file__).parents[1] / f"golden_{family}.json.xz").read_bytes()))
-    for family in ("rcnn", "panoptic")
+    for family in ("rcnn", "panoptic", "dense")
 ]
-GOLDEN = {kind: {**FILES[0][kind], **FILES[1][kind]} for kind in ("inference", "training")}
+GOLDEN = {kind: {k: v for file in FILES for k, v in file[kind].items()} for kind in ("inference", "training")}
 """Kind -> name -> what Detectron2 recorded, its masks and detections thinned out."""
 
 QUICK = {
-    "inference": {"mask_rcnn_R_50_FPN_1x", "cascade_mask_rcnn_R_50_FPN_1x", "panoptic_fpn_R_50_1x"},
-    "training": {"mask_rcnn_R_50_FPN_1x", "semantic_R_50_FPN_1x"},
+    "inference": {"mask_rcnn_R_50_FPN_1x", "cascade_mask_rcnn_R_50_FPN_1x", "panoptic_fpn_R_50_1x"}
+    | {"fcos_R_50_FPN_1x", "retinanet_R_50_FPN_1x"},
+    "training": {"mask_rcnn_R_50_FPN_1x", "semantic_R_50_FPN_1x", "fcos_R_50_FPN_1x", "retinanet_R_50_FPN_1x"},
 }
 """What also runs where slow tests do not; of training the first step alone."""
 
