@@ -21,6 +21,7 @@ LABELS = {
     ("box_proposals", "AR@1000"): "proposal AR@1000",
 }
 
+
 def _header(name: str) -> list[str]:
     """The comment that opens a config: its command, and the text below it as one line."""
     lines = (CONFIG_FOLDER / name).read_text().splitlines()

@@ -14,7 +14,8 @@ State = Mapping[str, torch.Tensor]
 
 _CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
 
-_NO_WEIGHTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.cell_anchors.")
+_ANCHORS = "anchor_generator.cell_anchors."
+_NO_WEIGHTS = ("pixel_mean", "pixel_std", _ANCHORS, f"proposal_generator.{_ANCHORS}")
 """What Detectron2's older files hold besides weights; here the config says it."""
 
 

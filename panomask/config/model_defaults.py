@@ -221,8 +221,8 @@ MODEL.FCOS.PRIOR_PROB = 0.01  # score of every class of an untrained model
 MODEL.FCOS.CENTERNESS_ON_REG = True  # centre-ness from the tower for boxes, not from that for classes
 MODEL.FCOS.USE_SCALE = False  # a learnable factor of the distances for each feature map
 MODEL.FCOS.NORM_REG_TARGETS = True  # distances are learnt in strides, not as logarithms of pixels
-# A point learns an object if the largest of its distances to the four sides, in pixels, lies between the bounds
-# of its feature map: up to the first for the finest, between the first and the second for the next, ...
+# A point learns an object if the largest of its distances to the four sides, in pixels, lies between the
+# bounds of its feature map: up to the first for the finest, from the first to the second for the next, ...
 MODEL.FCOS.SIZES_OF_INTEREST = [64, 128, 256, 512]
 MODEL.FCOS.CENTER_SAMPLE = True  # points that learn an object lie near its centre, not only inside
 MODEL.FCOS.POS_RADIUS = 1.5  # how near, along x and y; strides

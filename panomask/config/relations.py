@@ -121,9 +121,7 @@ RELATIONS = (
     ),
     Relation(
         ("MODEL.KEYPOINT_ON", "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME"),
-        lambda is_on, model, heads: (
-            not (is_on and model in _TWO_STAGE and heads == "Res5ROIHeads")
-        ),
+        lambda is_on, model, heads: not (is_on and model in _TWO_STAGE and heads == "Res5ROIHeads"),
         "Res5ROIHeads predicts no keypoints; set MODEL.ROI_HEADS.NAME StandardROIHeads",
     ),
     *(

@@ -64,9 +64,7 @@ def test_key_not_obeyed_yet_is_refused(key, value):
 
 
 def test_a_key_said_to_be_its_default_is_fine():
-    check_supported(
-        cfg_with("GLOBAL.HACK", "1.0", "MODEL.ANCHOR_GENERATOR.ANGLES", "[(-90, 0, 90)]")
-    )
+    check_supported(cfg_with("GLOBAL.HACK", "1.0", "MODEL.ANCHOR_GENERATOR.ANGLES", "[(-90, 0, 90)]"))
 
 
 @pytest.mark.parametrize("key", sorted(validation.CHOICES))

@@ -131,7 +131,7 @@ def peak_over_logits(loss_function) -> tuple[float, float]:
 
 
 def test_memory_is_that_of_the_gradient():
-    """Of 200,000 anchors and 80 classes, all background: one and a twelfth of the logits, the gradient included."""
+    """Of 200,000 anchors and 80 classes, all background: the logits and a tenth, the gradient included."""
     forward, backward = peak_over_logits(sigmoid_focal_loss)
     assert forward < 0.1
     assert backward < 1.1

@@ -47,8 +47,10 @@ class Backbone(nn.Module, metaclass=ABCMeta):
 
 
 def select_features(backbone: Backbone, names: Sequence[str], key: str) -> list[ShapeSpec]:
-    """Shapes of the feature maps `names`; InputError, naming the config `key`, for one that is not returned."""
+    """Shapes of the feature maps `names`; InputError, naming the config `key`, for one that there is not."""
     shapes = backbone.output_shape()
     if not names or not set(names) <= set(shapes):
-        raise InputError(f"{key}: {list(names)}: allowed are one or more of {list(shapes)}, which the backbone returns")
+        raise InputError(
+            f"{key}: {list(names)}: allowed are one or more of {list(shapes)}, which the backbone returns"
+        )
     return [shapes[name] for name in names]

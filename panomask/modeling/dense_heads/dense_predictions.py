@@ -52,8 +52,8 @@ def detect_in_image(
         topk: how many detections to keep; negative: all.
 
     Returns:
-        `Instances` with `pred_boxes`, `scores` and `pred_classes` (D,), best first. An anchor may give several
-        detections of different classes; a score that is NaN and a box that is not finite give none.
+        `Instances` with `pred_boxes`, `scores` and `pred_classes` (D,), best first. An anchor may give
+        several detections of different classes; a score that is NaN and a box that is not finite give none.
     """
     level_boxes, level_scores, level_classes = [], [], []
     for boxes, of_anchors, of_deltas in zip(anchors, scores, deltas, strict=True):

@@ -61,8 +61,11 @@ class FCOSHead(RetinaNetHead):
         }
 
     def forward(self, features: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], ...]:
-        """L maps (N, C, Hi, Wi) -> L each of logits (N, K, Hi, Wi), distances (N, 4, Hi, Wi) to the left, top,
-        right and bottom side (negative ones mean 0), and logits (N, 1, Hi, Wi) of the centre-ness.
+        """Predict, for each of L maps (N, C, Hi, Wi).
+
+        Returns:
+            L logits (N, K, Hi, Wi); L distances (N, 4, Hi, Wi) to the left, top, right and bottom side, where
+            negative means 0; L logits (N, 1, Hi, Wi) of the centre-ness.
         """
         assert len(features) == self.num_levels, (len(features), self.num_levels)
         logits, distances, centerness = [], [], []

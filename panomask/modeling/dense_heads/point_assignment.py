@@ -20,11 +20,11 @@ def assign_points(
     gt_boxes: Boxes,
     radius: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The object that each point learns (section 3.2; centre sampling: section 4.1 of the journal version).
+    """The object that each point learns (section 3.2; table 3 for centre sampling).
 
-    A point learns an object if it lies inside of its box, near the centre, and if the largest of its distances
-    to the four sides falls into the range of its level. Of several such objects it learns the smallest, of
-    equally large ones the first.
+    A point learns an object if it lies inside of its box, near the centre, and if the largest of its
+    distances to the four sides falls into the range of its level. Of several such objects it learns the
+    smallest, of equally large ones the first.
 
     Args:
         points: (P, 2), (x, y).
@@ -37,7 +37,9 @@ def assign_points(
         (P,) int64, the object (any where there is none), and (P,) bool, whether there is one.
     """
     if len(gt_boxes) == 0:
-        return points.new_zeros(len(points), dtype=torch.int64), points.new_zeros(len(points), dtype=torch.bool)
+        return points.new_zeros(len(points), dtype=torch.int64), points.new_zeros(
+            len(points), dtype=torch.bool
+        )
     areas, size = gt_boxes.area(), max(MAX_PAIRS // len(gt_boxes), 1)
     parts = [part.split(size) for part in (points, radius * strides, size_ranges)]
     smallest, matches = [], []

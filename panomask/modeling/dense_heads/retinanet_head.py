@@ -1,4 +1,4 @@
-"""RetinaNet's head (Lin et al. 2017, arXiv:1708.02002, section 4 and figure 3), which other dense heads extend.
+"""RetinaNet's head (Lin et al. 2017, arXiv:1708.02002, section 4 and figure 3), which FCOS's extends.
 
 Shapes: N images, L levels of Hi x Wi cells, C channels, A anchors per cell, K classes.
 """
@@ -85,7 +85,7 @@ class RetinaNetHead(nn.Module):
     def _tower(
         self, channels: int, conv_dims: Sequence[int], norm: str | Callable[[int], nn.Module]
     ) -> nn.Sequential:
-        """3 x 3 convolutions, each with its norm and a ReLU, as entries of their own: checkpoints count them."""
+        """3 x 3 convolutions, norms and ReLUs, each an entry by itself: checkpoints have their numbers."""
         layers: list[nn.Module] = []
         for dim in conv_dims:
             layers.append(conv3x3_of_head(channels, dim))

@@ -1,4 +1,4 @@
-"""What one-stage detectors share: backbone, dense head, and RoI heads on what was found where they are wanted.
+"""What one-stage detectors share: a backbone, a dense head, and where wanted RoI heads on what was found.
 
 Shapes: N images, L levels of Hi x Wi cells, Ri anchors of level i, R of all levels, K classes.
 Input: a list of N dicts, each with "image" (C, H0, W0) in the range and channel order of INPUT.FORMAT;
@@ -42,8 +42,8 @@ class DenseDetector(ImageModel):
         roi_heads: work on the boxes that were found, as on proposals: `GivenBoxROIHeads` adds masks and
             keypoints to them, `StandardROIHeads` makes this the first of two stages.
         input_format: channel order of the images, for drawing; needed with `vis_period`.
-        vis_period: put an image of the best boxes into the event storage every so many training iterations; 0:
-            never.
+        vis_period: put an image of the best boxes into the event storage every so many training iterations;
+            0: never.
     """
 
     num_classes: int
@@ -219,10 +219,9 @@ class DenseDetector(ImageModel):
         num_positive = is_positive.sum()
         get_event_storage().put_scalar("num_pos_anchors", num_positive / len(is_positive))
         # A new tensor, since the graph of another forward pass may still need the old one.
-        self.loss_normalizer = (
-            NORMALIZER_MOMENTUM * self.loss_normalizer
-            + (1 - NORMALIZER_MOMENTUM) * num_positive.clamp(min=1).to(self.loss_normalizer)
-        )
+        self.loss_normalizer = NORMALIZER_MOMENTUM * self.loss_normalizer + (
+            1 - NORMALIZER_MOMENTUM
+        ) * num_positive.clamp(min=1).to(self.loss_normalizer)
         return self.loss_normalizer
 
     def visualize_training(
@@ -271,8 +270,8 @@ def roi_heads_from_config(
         return {"roi_heads": None, "max_detections_per_image": max_detections}
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES != num_classes:
         raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but its masks or keypoints are"
-            f" those of the {num_classes} classes of a {cfg.MODEL.META_ARCHITECTURE}; set it to {num_classes}"
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but the boxes are of the"
+            f" {num_classes} classes of a {cfg.MODEL.META_ARCHITECTURE}; set it to {num_classes}"
         )
     roi_heads = build_roi_heads(cfg, input_shape)
     if not isinstance(roi_heads, GivenBoxROIHeads):

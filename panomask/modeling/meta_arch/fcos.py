@@ -1,8 +1,8 @@
-"""FCOS: points instead of anchors, with a measure of how central they are (Tian et al. 2019, arXiv:1904.01355).
+"""FCOS: points instead of anchors, and how central they are (Tian et al. 2019, arXiv:1904.01355).
 
 Shapes: N images, L levels of Hi x Wi cells, Ri = Hi * Wi points of a level, R of all levels, K classes.
-Foreground classes 0..K-1, background K. A point is the centre of a cell; as an anchor it is the cell, a square
-of the level's stride.
+Foreground classes 0..K-1, background K. A point is the centre of a cell; where an anchor is asked for, it is
+the cell: a square of the level's stride.
 """
 
 import math
@@ -45,11 +45,11 @@ class FCOS(DenseDetector):
         center_sampling_radius: see `assign_points`; infinite for no centre sampling.
         focal_loss_alpha, focal_loss_gamma: see `sigmoid_focal_loss`.
         test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image: see
-            `detect_in_image`, in the order score_thresh, topk_per_level, nms_thresh, topk. A score is the root
-            of class score times centre-ness.
+            `detect_in_image`, in the order score_thresh, topk_per_level, nms_thresh, topk. A score is the
+            root of class score times centre-ness.
         box_reg_loss_type: see `_dense_box_regression_loss`.
-        size_bounds: L - 1 pixels, up to which a level learns objects, by the largest distance of a point to the
-            sides, and from which the next one does; by default 8 strides of the level.
+        size_bounds: L - 1 pixels, the largest distance of a point to the sides up to which a level learns an
+            object, and from which the next one does; by default 8 strides of the level.
 
     Raises:
         InputError: an unknown `box_reg_loss_type`, or another number of bounds.
@@ -89,11 +89,13 @@ class FCOS(DenseDetector):
         check_box_reg_loss_type(box_reg_loss_type, "MODEL.FCOS.LOC_LOSS_TYPE")
         shapes = select_features(backbone, self.head_in_features, "head_in_features")
         strides = [int(shape.stride or 0) for shape in shapes]
-        self.size_bounds = [8 * stride for stride in strides[:-1]] if size_bounds is None else list(size_bounds)
+        self.size_bounds = (
+            [8 * stride for stride in strides[:-1]] if size_bounds is None else list(size_bounds)
+        )
         if len(self.size_bounds) != len(strides) - 1:
             raise InputError(
-                f"MODEL.FCOS.SIZES_OF_INTEREST: {self.size_bounds}: {len(strides)} levels (MODEL.FCOS.IN_FEATURES)"
-                f" have {len(strides) - 1} bounds between them"
+                f"MODEL.FCOS.SIZES_OF_INTEREST: {self.size_bounds}: the {len(strides)} levels of"
+                f" MODEL.FCOS.IN_FEATURES have {len(strides) - 1} bounds between them"
             )
         self.anchor_generator = DefaultAnchorGenerator(
             sizes=[[stride] for stride in strides], aspect_ratios=[1.0], strides=strides, offset=0.5
@@ -186,8 +188,9 @@ class FCOS(DenseDetector):
         gt_boxes: list[torch.Tensor],
         pred_centerness: list[torch.Tensor],
     ) -> dict[str, torch.Tensor]:
-        """`loss_fcos_cls`, `loss_fcos_loc` and `loss_fcos_ctr`: sums, divided by the moving average of the number
-        of positives.
+        """`loss_fcos_cls`, `loss_fcos_loc` and `loss_fcos_ctr`.
+
+        They are sums, divided by the moving average of the number of positives.
 
         Args:
             anchors: per level (Ri, 4).
@@ -237,7 +240,7 @@ class FCOS(DenseDetector):
         results = []
         for i, image_size in enumerate(images.image_sizes):
             levels = zip(pred_logits, pred_centerness, strict=True)
-            scores = [(logits[i].sigmoid() * center[i].sigmoid()).sqrt() for logits, center in levels]
-            distances = [x[i] for x in pred_distances]
+            scores = [(x[i].float().sigmoid() * y[i].float().sigmoid()).sqrt() for x, y in levels]
+            distances = [level[i] for level in pred_distances]
             results.append(self.inference_single_image(anchors, scores, distances, image_size))
         return results

@@ -85,12 +85,12 @@ def output_size(batched_input: dict[str, Any], image_size: tuple[int, int]) -> t
 
 
 def put_boxes_image(caption: str, batched_input: dict[str, Any], boxes: Boxes, input_format: str) -> None:
-    """Put an image into the event storage twice, side by side: with its true boxes, with the first of `boxes`.
+    """Put an image into the event storage, twice side by side: with its true boxes, and with `boxes`.
 
     Args:
         caption: the name in the storage.
         batched_input: with "image" (C, H0, W0) and "instances".
-        boxes: in pixels of that image, the best first.
+        boxes: in pixels of that image, the best first; MAX_DRAWN_BOXES of them are drawn.
         input_format: channel order of the image.
     """
     image = batched_input["image"].to(torch.uint8).cpu()

@@ -199,7 +199,7 @@ class RetinaNet(DenseDetector):
         anchors = self.anchor_generator(features)
         results = []
         for i, image_size in enumerate(images.image_sizes):
-            scores = [logits[i].sigmoid() for logits in pred_logits]
-            deltas = [x[i] for x in pred_anchor_deltas]
+            scores = [level[i].float().sigmoid() for level in pred_logits]
+            deltas = [level[i] for level in pred_anchor_deltas]
             results.append(self.inference_single_image(anchors, scores, deltas, image_size))
         return results

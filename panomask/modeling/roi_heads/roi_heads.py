@@ -190,8 +190,8 @@ class StandardROIHeads(ROIHeads):
 
     Args:
         box_in_features: names of the feature maps of the box head.
-        box_pooler, box_head, box_predictor: RoI features, to vectors, to scores and deltas; None in subclasses
-            whose `_forward_box` needs none.
+        box_pooler, box_head, box_predictor: RoI features, to vectors, to scores and deltas; None in
+            subclasses whose `_forward_box` needs none.
         mask_in_features, mask_pooler, mask_head: likewise; None for no masks. A head without a pooler gets
             the dict of feature maps.
         keypoint_in_features, keypoint_pooler, keypoint_head: likewise, for keypoints.

@@ -100,7 +100,10 @@ def test_bad_settings():
 
 def test_p6_and_p7_by_hand():
     """3 x 3 convolutions of stride 2 that add up what they see: 4, 6, 9 cells of an even map's corners."""
-    for block, expected in ((LastLevelP6(1, 1, "p5"), [[-9.0]]), (LastLevelP6P7(1, 1, "p5"), [[-9.0], [0.0]])):
+    for block, expected in (
+        (LastLevelP6(1, 1, "p5"), [[-9.0]]),
+        (LastLevelP6P7(1, 1, "p5"), [[-9.0], [0.0]]),
+    ):
         for parameter in block.parameters():
             nn.init.constant_(parameter, 1.0 if parameter.dim() == 4 else 0.0)
         levels = block(torch.full((1, 1, 4, 4), -1.0))
@@ -112,7 +115,8 @@ def test_p6_and_p7_by_hand():
 RESNET = """MODEL.RESNETS.DEPTH 18  MODEL.RESNETS.RES2_OUT_CHANNELS 16  MODEL.FPN.OUT_CHANNELS 8
     MODEL.RESNETS.OUT_FEATURES ["res3","res4","res5"]  MODEL.FPN.IN_FEATURES ["res3","res4","res5"]""".split()
 REGNET = """MODEL.REGNET.OUT_FEATURES ["s2","s3","s4"]  MODEL.FPN.IN_FEATURES ["s2","s3","s4"]
-    MODEL.REGNET.W_0 16  MODEL.REGNET.W_A 16.0  MODEL.REGNET.GROUP_WIDTH 8  MODEL.FPN.OUT_CHANNELS 8""".split()
+    MODEL.REGNET.W_0 16  MODEL.REGNET.W_A 16.0  MODEL.REGNET.GROUP_WIDTH 8
+    MODEL.FPN.OUT_CHANNELS 8""".split()
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,6 @@ def test_levels_of_different_channels_are_refused():
 
 
 def test_levels_of_different_numbers_of_anchors_are_refused(zoo_cfg):
-    cfg = zoo_cfg(
-        "COCO-Detection/retinanet_R_50_FPN_1x.yaml", "MODEL.ANCHOR_GENERATOR.SIZES", [[8], [8, 16]]
-    )
+    cfg = zoo_cfg("COCO-Detection/retinanet_R_50_FPN_1x.yaml", "MODEL.ANCHOR_GENERATOR.SIZES", [[8], [8, 16]])
     with pytest.raises(InputError, match=r"anchors per cell, not \[3, 6\]"):
         RetinaNetHead(cfg, SHAPES)

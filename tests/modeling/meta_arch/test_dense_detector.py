@@ -1,4 +1,4 @@
-"""One-stage detectors as a whole: builds, gradients, images that are out of the ordinary, RoI heads on them."""
+"""One-stage detectors as a whole: builds, gradients, images out of the ordinary, RoI heads on them."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,10 @@ def many_boxes(count: int) -> list[list[float]]:
     return [[x, y, x + 4 + i % 20, y + 4 + i % 17] for i, (x, y) in enumerate(corners.tolist())]
 
 
-ORDINARY = [image_with((96, 128), [[10, 10, 60, 70], [70, 20, 120, 60]]), image_with((64, 64), [[4, 4, 50, 60]])]
+ORDINARY = [
+    image_with((96, 128), [[10, 10, 60, 70], [70, 20, 120, 60]]),
+    image_with((64, 64), [[4, 4, 50, 60]]),
+]
 BATCHES = {
     "no objects": [image_with((96, 128), []), image_with((64, 64), [])],
     "no objects in one image": [image_with((64, 96), []), image_with((96, 64), [[10, 10, 50, 80]])],
@@ -115,7 +118,9 @@ def test_names_of_losses(build, name):
     expected = set().union(*(names for part, names in LOSSES.items() if part in name))
     if "two_stages" in name:
         expected |= {"loss_mask"}
-        expected |= {"loss_cls_roi", "loss_box_reg_roi"} if "retinanet" in name else {"loss_cls", "loss_box_reg"}
+        expected |= (
+            {"loss_cls_roi", "loss_box_reg_roi"} if "retinanet" in name else {"loss_cls", "loss_box_reg"}
+        )
     losses = build(name)(ORDINARY)
     assert set(losses) == expected
     assert all(loss > 0 for loss in losses.values())
@@ -247,7 +252,9 @@ def test_an_unknown_feature_is_named(build, name):
 
 
 def test_roi_heads_for_other_classes_are_refused(build):
-    with pytest.raises(InputError, match=r"MODEL\.ROI_HEADS\.NUM_CLASSES is 5, .* of the 3 classes of a FCOS"):
+    with pytest.raises(
+        InputError, match=r"MODEL\.ROI_HEADS\.NUM_CLASSES is 5, .* of the 3 classes of a FCOS"
+    ):
         build("fcos_masks_keypoints", "MODEL.ROI_HEADS.NUM_CLASSES", 5)
 
 

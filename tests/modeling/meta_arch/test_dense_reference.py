@@ -1,4 +1,4 @@
-"""RetinaNet and FCOS against plain loops over images, anchors and objects, written from the papers' equations.
+"""RetinaNet and FCOS against plain loops over images, anchors and objects, from the papers' equations.
 
 The golden files hold one seed; these hold for any, with images whose objects overlap.
 """
@@ -39,7 +39,7 @@ def prepared(zoo_cfg, make_input):
 
 
 def rows(predictions: torch.Tensor, size: int) -> np.ndarray:
-    """(A * size, H, W) of one image -> a row for each anchor, y outermost, then x, then the anchors of a cell."""
+    """(A * size, H, W) of one image -> a row for each anchor: by y, by x, by the anchors of a cell."""
     channels, height, width = predictions.shape
     found = [
         predictions[a * size : (a + 1) * size, y, x]
@@ -148,9 +148,7 @@ def test_fcos_losses(prepared, seed, is_sampled, is_normalized):
                     continue
                 num_positive += 1
                 left, top, right, bottom = sides
-                target = math.sqrt(
-                    min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom)
-                )
+                target = math.sqrt(min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom))
                 p = 1 / (1 + math.exp(-level_centers[r][0]))
                 ctr_loss -= target * math.log(p) + (1 - target) * math.log(1 - p)
                 reach = [max(d, 0) * (stride if is_normalized else 1) for d in level_distances[r]]

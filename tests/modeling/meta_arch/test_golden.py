@@ -21,7 +21,12 @@ GOLDEN = {kind: {k: v for file in FILES for k, v in file[kind].items()} for kind
 QUICK = {
     "inference": {"mask_rcnn_R_50_FPN_1x", "cascade_mask_rcnn_R_50_FPN_1x", "panoptic_fpn_R_50_1x"}
     | {"fcos_R_50_FPN_1x", "retinanet_R_50_FPN_1x"},
-    "training": {"mask_rcnn_R_50_FPN_1x", "semantic_R_50_FPN_1x", "fcos_R_50_FPN_1x", "retinanet_R_50_FPN_1x"},
+    "training": {
+        "mask_rcnn_R_50_FPN_1x",
+        "semantic_R_50_FPN_1x",
+        "fcos_R_50_FPN_1x",
+        "retinanet_R_50_FPN_1x",
+    },
 }
 """What also runs where slow tests do not; of training the first step alone."""
 
