@@ -156,7 +156,8 @@ def zoo_file(path, source: nn.Module) -> str:
     """What Detectron2's zoo publishes: arrays, and some that are no weights."""
     arrays = {key: value.numpy() for key, value in source.state_dict().items()}
     arrays["pixel_mean"] = arrays["pixel_std"] = np.ones((3, 1, 1), np.float32)
-    arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.ones((3, 4), np.float32)
+    for front in ("proposal_generator.", ""):  # of an R-CNN, of a RetinaNet
+        arrays[f"{front}anchor_generator.cell_anchors.0"] = np.ones((3, 4), np.float32)
     content = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
     path.write_bytes(pickle.dumps(content, 4))
     return str(path)

@@ -69,6 +69,14 @@ def test_confident_logits_stay_finite():
     torch.testing.assert_close(logits.grad, expected)
 
 
+def test_what_is_ignored_may_be_anything():
+    logits = torch.tensor([[math.inf, math.nan], [0.0, 0.0]], requires_grad=True)
+    loss = sigmoid_focal_loss(logits, torch.tensor([-1, 2]), 0.25, 2.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(2 * 0.75 * 0.25 * math.log(2))
+    assert logits.grad[0].tolist() == [0, 0]
+
+
 def test_nothing_gives_zero_on_the_graph():
     logits = torch.zeros(0, 80, requires_grad=True)
     loss = sigmoid_focal_loss(logits, torch.zeros(0, dtype=torch.int64), 0.25, 2.0)
@@ -88,6 +96,9 @@ def test_half_precision_is_summed_in_float32(dtype):
     loss.backward()
     assert logits.grad.dtype == dtype
     assert (logits.grad != 0).all()
+    exact = logits.detach().float().requires_grad_()
+    reference(exact, gt_classes, 0.25, 2.0).backward()
+    torch.testing.assert_close(logits.grad, exact.grad.to(dtype), rtol=0, atol=0)  # rounded once, at the end
 
 
 class AllocatedBytes(TorchDispatchMode):

@@ -37,8 +37,14 @@ def test_areas_beyond_what_float32_counts_in_steps_of_one():
 
 def test_center_sampling_is_a_square_of_strides_inside_of_the_box():
     box = [[0.0, 0, 100, 20]]  # centre (50, 10)
-    points = [[61, 10], [39, 10], [62.5, 10], [50, 19], [50, 21]]
-    assert assign(points, box, radius=1.5) == [0, 0, -1, 0, -1]  # 12 pixels along x, the box along y
+    points = [[61, 10], [39, 10], [62, 10], [50, 19], [50, 21]]
+    assert assign(points, box, radius=1.5) == [
+        0,
+        0,
+        -1,
+        0,
+        -1,
+    ]  # less than 12 pixels along x, the box along y
     assert assign(points, box, stride=16, radius=1.5) == [0, 0, 0, 0, -1]
     assert assign([[95, 10]], box) == [0]
 
@@ -48,7 +54,7 @@ def test_the_largest_distance_decides_the_level():
     # From (50, 10) it is 50 to the farthest side, from (90, 10) it is 90.
     assert assign([[50, 10], [90, 10]], box, sizes=(0, 64)) == [0, -1]
     assert assign([[50, 10], [90, 10]], box, sizes=(64, 128)) == [-1, 0]
-    assert assign([[50, 10]], box, sizes=(50, 128)) == [-1]
+    assert assign([[50, 10]], box, sizes=(50, 128)) == assign([[50, 10]], box, sizes=(0, 50)) == [-1]
 
 
 def test_no_objects_and_no_points():

@@ -51,12 +51,13 @@ def test_every_class_begins_at_the_prior():
     assert abs(weights.std() - 0.01) < 0.001
 
 
-def test_batch_norm_has_statistics_for_each_level():
-    head = build(norm="BN", conv_dims=[8])
-    norm = head.cls_subnet[1]
-    assert isinstance(norm, CycleBatchNormList)
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_batch_norm_has_statistics_for_each_level(norm):
+    head = build(norm=norm, conv_dims=[8])
+    norms = head.cls_subnet[1]
+    assert isinstance(norms, CycleBatchNormList)
     head([MAPS[0] + 5, MAPS[1] - 5])
-    assert not torch.allclose(norm[0].running_mean, norm[1].running_mean)
+    assert not torch.allclose(norms[0].running_mean, norms[1].running_mean)
     assert set(head.state_dict()) >= {"cls_subnet.1.weight", "cls_subnet.1.0.running_mean"}
 
 

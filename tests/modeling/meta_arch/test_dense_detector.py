@@ -7,6 +7,7 @@ import torch
 from panomask.errors import InputError
 from panomask.event_storage import EventStorage
 from panomask.layers import ShapeSpec
+from panomask.modeling import FCOS as FCOSModel
 from panomask.modeling import Backbone, DenseDetector, build_model
 from panomask.structures import Boxes, Instances, Keypoints, PolygonMasks
 
@@ -35,6 +36,7 @@ ARCHITECTURES = {
         """MODEL.FCOS.CENTERNESS_ON_REG False  MODEL.FCOS.CENTER_SAMPLE False  MODEL.FCOS.LOC_LOSS_TYPE iou
         MODEL.FCOS.NORM_REG_TARGETS False  MODEL.FCOS.USE_SCALE True""",
     ),
+    "retinanet_keypoints": (RETINANET, KEYPOINTS.replace("MODEL.MASK_ON True", "MODEL.MASK_ON False")),
     "fcos_masks_keypoints": (FCOS, KEYPOINTS),
     "fcos_two_stages": (FCOS, TWO_STAGES),
 }
@@ -131,7 +133,7 @@ def test_outputs(build, name):
     with torch.no_grad():
         outputs = model([{**x, "height": 50, "width": 70} for x in ORDINARY])
     fields = {"pred_boxes", "scores", "pred_classes"}
-    fields |= {"pred_masks"} if model.roi_heads is not None else set()
+    fields |= {"pred_masks"} if "masks" in name or "two_stages" in name else set()
     fields |= {"pred_keypoints", "pred_keypoint_heatmaps"} if "keypoints" in name else set()
     for output in outputs:
         found = output["instances"]
@@ -229,6 +231,10 @@ def test_pictures_of_training(build):
         with EventStorage(iteration) as storage:
             model(ORDINARY)
             assert len(storage.vis_data) == count
+            if count:
+                caption, image, _ = storage.vis_data[0]
+                assert "Highest Scoring Results" in caption
+                assert torch.equal(image[:, 0, 0], ORDINARY[0]["image"][[2, 1, 0], 0, 0])  # BGR, drawn as RGB
 
 
 def test_levels_by_stride_where_no_names_are_given():
@@ -263,3 +269,66 @@ def test_proposals_of_two_stages_are_as_many_as_of_an_rpn(build):
     assert build("fcos_two_stages", *opts).max_detections_per_image == 77
     assert build("fcos_masks_keypoints", *opts).max_detections_per_image == 33
     assert build("fcos", *opts).max_detections_per_image == 33
+
+
+def test_a_checkpoint_without_masks_is_where_one_with_masks_starts_from(build):
+    without, with_masks = build("retinanet").state_dict(), build("retinanet_masks")
+    keys = with_masks.load_state_dict(without, strict=False)
+    assert keys.unexpected_keys == []
+    assert {key.split(".")[1] for key in keys.missing_keys} == {"mask_head"}
+
+
+@pytest.mark.parametrize("name", ["fcos_masks_keypoints", "fcos_two_stages"])
+def test_boxes_of_the_step_are_given_to_the_second_stage(build, name):
+    """As proposals are: no gradient flows back into the detector through them."""
+    model = build(name, "MODEL.FCOS.INFERENCE_TH_TEST", 0.0)
+    given = []
+    model.roi_heads.register_forward_hook(lambda module, args, output: given.extend(args[2]))
+    model(ORDINARY)
+    with torch.no_grad():
+        model.eval()(ORDINARY)
+    for proposals in given:
+        assert not proposals.proposal_boxes.tensor.requires_grad
+        assert not proposals.objectness_logits.isnan().any()
+    trained, tested = given[0], given[2]
+    assert set(trained.get_fields()) == {"proposal_boxes", "objectness_logits"}
+    torch.testing.assert_close(tested.objectness_logits.sigmoid(), tested.scores)
+
+
+def test_explicit_arguments_have_detectron2s_defaults(zoo_cfg):
+    """FCOS as Detectron2's Python config builds it, and the same from YAML."""
+    cfg = zoo_cfg("COCO-Detection/fcos_R_50_FPN_1x.yaml", "MODEL.DEVICE", "meta")
+    with torch.device("meta"):
+        from_cfg = build_model(cfg)
+        backbone, head = from_cfg.backbone, from_cfg.head
+        built = FCOSModel(
+            backbone=backbone, head=head, num_classes=80, pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3
+        )
+    assert built.head_in_features == from_cfg.head_in_features
+    numbers = ("focal_loss_alpha", "focal_loss_gamma", "test_score_thresh", "test_topk_candidates")
+    numbers += ("test_nms_thresh", "max_detections_per_image", "center_sampling_radius", "box_reg_loss_type")
+    numbers += ("size_bounds", "num_classes")
+    assert {x: getattr(built, x) for x in numbers} == {x: getattr(from_cfg, x) for x in numbers}
+    assert vars(built.box2box_transform) == vars(from_cfg.box2box_transform)
+    with pytest.raises(InputError, match=r"SIZES_OF_INTEREST: \[64\]: the 5 levels .* have 4 bounds"):
+        FCOSModel(cfg, size_bounds=[64], backbone=backbone)
+
+
+@pytest.mark.parametrize("loss", ["iou", "giou"])
+def test_box_loss_of_fcos(build, loss):
+    """Predicted boxes of half the object's sides: IoU 1/4, and a hull that is the object."""
+    model = build("fcos", "MODEL.FCOS.LOC_LOSS_TYPE", loss)
+    cells, truth = Boxes([[28.0, 28, 36, 36]]), torch.tensor([[16.0, 16, 48, 48]])
+    predictions = {"pred_logits": torch.full((1, 1, 3), -9.0), "pred_anchor_deltas": torch.ones(1, 1, 4)}
+    losses = model.losses(
+        [cells],
+        gt_labels=[torch.tensor([1])],
+        gt_boxes=[truth],
+        pred_centerness=[torch.zeros(1, 1, 1)],
+        **{name: [value] for name, value in predictions.items()},
+    )
+    normalizer = 0.9 * 300 + 0.1
+    area, whole = 16 * 16, 32 * 32
+    expected = 1 - area / whole if loss == "giou" else -np.log((area + 1) / (whole + 1))
+    assert losses["loss_fcos_loc"].item() * normalizer == pytest.approx(expected, rel=1e-5)
+    assert losses["loss_fcos_ctr"].item() * normalizer == pytest.approx(np.log(2), rel=1e-5)

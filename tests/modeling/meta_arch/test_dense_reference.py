@@ -12,6 +12,9 @@ import torch
 from panomask.modeling import build_model
 
 SEEDS = (1, 2, 3)
+WEIGHTS, BETA = (1.0, 2.0, 3.0, 4.0), 0.3
+BOUNDS = [48, 64, 80, 96]
+"""Sizes between the levels of FCOS: large enough that centre sampling leaves points out."""
 CONFIGS = {"RetinaNet": "retinanet_R_50_FPN_1x", "FCOS": "fcos_R_50_FPN_1x"}
 
 
@@ -81,9 +84,11 @@ def truth(x) -> list[tuple[list[float], int]]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_retinanet_losses(prepared, seed):
-    model, batch, images, maps, (logits, deltas) = prepared("RetinaNet", seed)
+    opts = ("MODEL.ANCHOR_GENERATOR.SIZES", [[12], [24], [48], [72], [96]])
+    opts += ("MODEL.RETINANET.BBOX_REG_WEIGHTS", WEIGHTS, "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA", BETA)
+    model, batch, images, maps, (logits, deltas) = prepared("RetinaNet", seed, *opts)
     anchors = [box for level in model.anchor_generator(maps) for box in level.tensor.double().tolist()]
-    cls_loss, box_loss, num_positive = 0.0, 0.0, 0
+    cls_loss, box_loss, num_positive, num_ignored = 0.0, 0.0, 0, 0
     for i, x in enumerate(batch):
         objects = truth(x)
         scores = np.concatenate([rows(level[i], 3) for level in logits])
@@ -104,9 +109,11 @@ def test_retinanet_losses(prepared, seed):
                     math.log((box[2] - box[0]) / w),
                     math.log((box[3] - box[1]) / h),
                 ]
-                box_loss += float(np.abs(found[r] - target).sum())
+                for d in np.abs(found[r] - np.multiply(target, WEIGHTS)):
+                    box_loss += 0.5 * d * d / BETA if d < BETA else d - 0.5 * BETA
                 num_positive += 1
             elif overlap[r][m] >= 0.4:
+                num_ignored += 1
                 continue
             else:
                 label = 3
@@ -114,6 +121,7 @@ def test_retinanet_losses(prepared, seed):
     normalizer = 0.9 * 100 + 0.1 * num_positive
     losses = model.forward_training(images, maps, (logits, deltas), [x["instances"] for x in batch])
     assert num_positive > 10
+    assert num_ignored > 2
     assert losses["loss_cls"].item() == pytest.approx(cls_loss / normalizer, rel=1e-5)
     assert losses["loss_box_reg"].item() == pytest.approx(box_loss / normalizer, rel=1e-5)
 
@@ -123,9 +131,9 @@ def test_retinanet_losses(prepared, seed):
 @pytest.mark.parametrize("is_normalized", [True, False])
 def test_fcos_losses(prepared, seed, is_sampled, is_normalized):
     opts = ("MODEL.FCOS.CENTER_SAMPLE", is_sampled, "MODEL.FCOS.NORM_REG_TARGETS", is_normalized)
-    opts += ("MODEL.FCOS.SIZES_OF_INTEREST", [20, 40, 60, 80])
+    opts += ("MODEL.FCOS.SIZES_OF_INTEREST", BOUNDS)
     model, batch, images, maps, predictions = prepared("FCOS", seed, *opts)
-    bounds = [0, 20, 40, 60, 80, math.inf]
+    bounds = [0, *BOUNDS, math.inf]
     cls_loss, loc_loss, ctr_loss, num_positive = 0.0, 0.0, 0.0, 0
     for i, x in enumerate(batch):
         for level, (feature, logits, distances, centers) in enumerate(zip(maps, *predictions, strict=True)):
