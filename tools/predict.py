@@ -68,9 +68,9 @@ def parse_arguments() -> argparse.Namespace:
         "--confidence-threshold",
         type=float,
         metavar="SCORE",
-        help=f"detections below this score are neither drawn nor written (default: {DEFAULT_THRESHOLD}); of a"
-        " panoptic model, things below it leave their pixels to stuff (default: the config's"
-        f" {PANOPTIC_THRESHOLD_KEY})",
+        help=f"detections below this score are neither drawn nor written (default: {DEFAULT_THRESHOLD}), nor"
+        " those below what the config demands in testing; of a panoptic model, things below it leave their"
+        f" pixels to stuff (default: the config's {PANOPTIC_THRESHOLD_KEY})",
     )
     parser.add_argument(
         "--annotations",

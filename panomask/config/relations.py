@@ -143,7 +143,11 @@ RELATIONS = (
         lambda model, names, sizes: model != "FCOS" or len(sizes) == len(names) - 1,
         "there is a size between each feature map and the next",
     ),
-    Relation(("MODEL.FCOS.SIZES_OF_INTEREST",), _is_rising, "sizes must rise"),
+    Relation(
+        ("MODEL.FCOS.SIZES_OF_INTEREST",),
+        lambda sizes: list(sizes) == sorted(set(sizes)),
+        "each size must be above the one before it",
+    ),
     Relation(
         ("MODEL.META_ARCHITECTURE", "MODEL.PANOPTIC_FPN.COMBINE.ENABLED", "MODEL.MASK_ON"),
         lambda model, is_merged, has_masks: model != "PanopticFPN" or has_masks or not is_merged,

@@ -23,7 +23,7 @@ NOT_OBEYED = (
 )
 """Keys, or patterns of keys, whose default alone is supported."""
 
-_BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+_BOX_LOSSES = ("smooth_l1", "iou", "giou", "diou", "ciou")
 _NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 _POOLERS = ("ROIAlign", "ROIAlignV2", "ROIPool")
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -35,7 +35,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
-    "MODEL.FCOS.LOC_LOSS_TYPE": ("iou", "giou", "diou", "ciou"),
+    "MODEL.FCOS.LOC_LOSS_TYPE": _BOX_LOSSES[1:],
     "MODEL.FCOS.NORM": _NORMS,
     "MODEL.FCOS.TOP_LEVELS": (0, 1, 2),
     "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
@@ -247,7 +247,10 @@ SPECIAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "DATASETS.TEST": _NAME_OR_NAMES,
     "DATASETS.TRAIN": _NAME_OR_NAMES,
     "MODEL.FCOS.IN_FEATURES": _NAMES,
-    "MODEL.FCOS.SIZES_OF_INTEREST": (_are_positive, "a list of pixels, one less than MODEL.FCOS.IN_FEATURES"),
+    "MODEL.FCOS.SIZES_OF_INTEREST": (
+        _are_positive,
+        "pixels above 0, one number less than MODEL.FCOS.IN_FEATURES has names",
+    ),
     "MODEL.FPN.IN_FEATURES": _NAMES,
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": (_is_number, "a number"),
     "MODEL.REGNET.OUT_FEATURES": _NAMES,

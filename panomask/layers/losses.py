@@ -8,6 +8,8 @@ from torchvision import ops
 from panomask.layers.wrappers import empty_input_loss_func_wrapper
 
 SMALLEST_BETA = 1e-5
+SMALLEST_SIDE = 1e-2
+"""Pixels."""
 
 
 def smooth_l1_loss(input: Tensor, target: Tensor, beta: float, reduction: str = "none") -> Tensor:
@@ -56,5 +58,12 @@ def diou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: floa
 
 
 def ciou_loss(boxes1: Tensor, boxes2: Tensor, reduction: str = "none", eps: float = 1e-7) -> Tensor:
-    """`diou_loss` plus a term for differing aspect ratios (Zheng et al., arXiv:1911.08287, equation 10)."""
-    return ops.complete_box_iou_loss(boxes1, boxes2, reduction=reduction, eps=eps)
+    """`diou_loss` plus a term for differing aspect ratios (Zheng et al., arXiv:1911.08287, equation 10).
+
+    A side below `SMALLEST_SIDE` counts as this, since a box without extent has no aspect ratio.
+    """
+    grown = [
+        torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + SMALLEST_SIDE)], dim=1)
+        for boxes in (boxes1, boxes2)
+    ]
+    return ops.complete_box_iou_loss(*grown, reduction=reduction, eps=eps)

@@ -77,3 +77,13 @@ def test_logarithm_of_iou_of_boxes_apart_and_empty():
     torch.testing.assert_close(loss.tolist(), [math.log(8 + 8 + 1), math.log(8 + 1)])
     loss.sum().backward()
     assert boxes.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", BOX_LOSSES)
+def test_boxes_without_extent_have_a_finite_loss_and_gradient(loss):
+    """As FCOS predicts them, where negative distances are cut to 0."""
+    boxes = torch.tensor([[5.0, 5, 5, 5], [5, 5, 9, 5], [5, 5, 5, 9]], requires_grad=True)
+    value = loss(boxes, torch.tensor([[3.0, 3, 9, 9]]).expand(3, 4))
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert boxes.grad.isfinite().all()

@@ -39,7 +39,6 @@ RETINANET = (M + "META_ARCHITECTURE", "RetinaNet", M + "MASK_ON", False, M + "RE
 RETINANET += (M + "BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
 FCOS = (M + "META_ARCHITECTURE", "FCOS", M + "MASK_ON", False, M + "FPN.OUT_CHANNELS", 32)
 FCOS += (M + "BACKBONE.NAME", "build_fcos_resnet_fpn_backbone", M + "FCOS.NUM_CLASSES", 3)
-FOUR_LEVELS = (M + "FCOS.IN_FEATURES", ["p2", "p3", "p4", "p5"], M + "FCOS.SIZES_OF_INTEREST", [32, 64, 128])
 CONVS = (M + "ROI_BOX_HEAD.NUM_CONV", 1, M + "ROI_BOX_HEAD.CONV_DIM", 8)
 
 OTHER: dict[str, tuple] = {
@@ -165,8 +164,8 @@ OTHER: dict[str, tuple] = {
     "RETINANET.TOPK_CANDIDATES_TEST": (33, *RETINANET),
     "RETINANET.NMS_THRESH_TEST": (0.4, *RETINANET),
     "FCOS.NUM_CLASSES": (4, *FCOS),
-    "FCOS.IN_FEATURES": (["p2", "p3", "p4", "p5", "p6"], *FCOS),
-    "FCOS.TOP_LEVELS": (1, *FCOS, *FOUR_LEVELS),
+    "FCOS.IN_FEATURES": (["p2", "p3", "p4", "p5", "p7"], *FCOS),
+    "FCOS.TOP_LEVELS": (1, M + "BACKBONE.NAME", "build_fcos_resnet_fpn_backbone"),
     "FCOS.NUM_CLS_CONVS": (2, *FCOS),
     "FCOS.NUM_BOX_CONVS": (2, *FCOS),
     "FCOS.NORM": ("BN", *FCOS),

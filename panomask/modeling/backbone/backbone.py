@@ -3,6 +3,7 @@
 Shapes: N images, Hi x Wi cells of a level, Ci its channels.
 """
 
+import itertools
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 
@@ -53,4 +54,7 @@ def select_features(backbone: Backbone, names: Sequence[str], key: str) -> list[
         raise InputError(
             f"{key}: {list(names)}: allowed are one or more of {list(shapes)}, which the backbone returns"
         )
-    return [shapes[name] for name in names]
+    selected = [shapes[name] for name in names]
+    if any((fine.stride or 0) >= (coarse.stride or 0) for fine, coarse in itertools.pairwise(selected)):
+        raise InputError(f"{key}: {list(names)}: name each level once, the finest first")
+    return selected

@@ -214,24 +214,46 @@ def build_rcnn_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
 
 
 def build_retinanet_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
-    """RetinaNet's: p6 and p7 by convolutions on the coarsest feature of the bottom-up backbone."""
-    shapes = bottom_up.output_shape()
-    _check_in_features(cfg.MODEL.FPN.IN_FEATURES, shapes)
+    """RetinaNet's: p6 and p7 by convolutions on the coarsest feature of the bottom-up backbone.
+
+    A RetinaNet gets those of them that it reads: in data-parallel training every weight needs a gradient.
+    """
+    level, shape = _coarsest(cfg.MODEL.FPN.IN_FEATURES, bottom_up)
+    count = 2
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        count = max((i for i in (1, 2) if f"p{level + i}" in cfg.MODEL.RETINANET.IN_FEATURES), default=0)
     name = cfg.MODEL.FPN.IN_FEATURES[-1]
-    return build_fpn(
-        cfg, bottom_up, LastLevelP6P7(shapes[name].channels or 0, cfg.MODEL.FPN.OUT_CHANNELS, name)
-    )
+    return build_fpn(cfg, bottom_up, _top_block(count, shape.channels or 0, cfg.MODEL.FPN.OUT_CHANNELS, name))
 
 
 def build_fcos_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
-    """FCOS's: MODEL.FCOS.TOP_LEVELS levels by convolutions on the coarsest level of the pyramid."""
+    """FCOS's: MODEL.FCOS.TOP_LEVELS levels by convolutions on the coarsest level of the pyramid.
+
+    Raises:
+        InputError: an FCOS that does not read the last of them.
+    """
+    level, _ = _coarsest(cfg.MODEL.FPN.IN_FEATURES, bottom_up)
+    count, channels = cfg.MODEL.FCOS.TOP_LEVELS, cfg.MODEL.FPN.OUT_CHANNELS
+    names = cfg.MODEL.FCOS.IN_FEATURES
+    if cfg.MODEL.META_ARCHITECTURE == "FCOS" and count > 0 and f"p{level + count}" not in names:
+        raise InputError(
+            f"MODEL.FCOS.TOP_LEVELS is {count}, but p{level + count}, the last of these levels, is not in"
+            f" MODEL.FCOS.IN_FEATURES {list(names)}; lower the one, or name it in the other"
+        )
+    return build_fpn(cfg, bottom_up, _top_block(count, channels, channels, f"p{level}"))
+
+
+def _coarsest(in_features: Sequence[str], bottom_up: Backbone) -> tuple[int, ShapeSpec]:
+    """The last of the features that a pyramid is built on: its level there, and its shape."""
     shapes = bottom_up.output_shape()
-    _check_in_features(cfg.MODEL.FPN.IN_FEATURES, shapes)
-    coarsest = f"p{int(math.log2(shapes[cfg.MODEL.FPN.IN_FEATURES[-1]].stride or 1))}"
-    channels = cfg.MODEL.FPN.OUT_CHANNELS
-    top_blocks = {0: None, 1: LastLevelP6, 2: LastLevelP6P7}
-    top_block = top_blocks[cfg.MODEL.FCOS.TOP_LEVELS]
-    return build_fpn(cfg, bottom_up, top_block and top_block(channels, channels, coarsest))
+    _check_in_features(in_features, shapes)
+    shape = shapes[in_features[-1]]
+    return int(math.log2(shape.stride or 1)), shape
+
+
+def _top_block(count: int, in_channels: int, out_channels: int, in_feature: str) -> nn.Module | None:
+    kinds: list[type[LastLevelP6]] = [LastLevelP6, LastLevelP6P7]
+    return kinds[count - 1](in_channels, out_channels, in_feature) if count > 0 else None
 
 
 PYRAMIDS: dict[str, Callable[[CfgNode, Backbone], FPN]] = {

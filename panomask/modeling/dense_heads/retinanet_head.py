@@ -51,8 +51,8 @@ class RetinaNetHead(nn.Module):
         channels = {shape.channels or 0 for shape in input_shape}
         if len(channels) != 1:
             raise InputError(
-                f"all levels share the head, so their channels must be the same, not {sorted(channels)}; see"
-                " the IN_FEATURES of the head"
+                "all levels (IN_FEATURES of MODEL.RETINANET or MODEL.FCOS) share the head, so their channels"
+                f" must be the same, not {sorted(channels)}"
             )
         in_channels = channels.pop()
         bbox_conv_dims = conv_dims if bbox_conv_dims is None else bbox_conv_dims

@@ -18,13 +18,11 @@ from panomask.event_storage import get_event_storage
 from panomask.layers import ShapeSpec, sigmoid_focal_loss
 from panomask.modeling.backbone import Backbone
 from panomask.modeling.box_regression import BoxCoding
-from panomask.modeling.dense_heads.dense_predictions import detect_in_image
+from panomask.modeling.dense_heads.dense_predictions import by_anchor, detect_in_image
 from panomask.modeling.meta_arch.image_model import ImageModel, output_size, put_boxes_image
 from panomask.modeling.postprocessing import detector_postprocess
 from panomask.modeling.roi_heads import GivenBoxROIHeads, build_roi_heads
 from panomask.structures import Boxes, ImageList, Instances
-
-NORMALIZER_MOMENTUM = 0.9
 
 
 class DenseDetector(ImageModel):
@@ -80,6 +78,7 @@ class DenseDetector(ImageModel):
         if head_in_features is None:
             head_in_features = sorted(shapes, key=lambda name: shapes[name].stride or 0)
         self.head_in_features = list(head_in_features)
+        self.initial_normalizer = initial_normalizer
         self.register_buffer("loss_normalizer", torch.tensor(float(initial_normalizer)), persistent=False)
         self.roi_heads = roi_heads
         self.input_format = input_format
@@ -211,18 +210,27 @@ class DenseDetector(ImageModel):
         """What losses are divided by: a moving average over steps of the number of positives in the batch.
 
         A batch with few of them then does not get large gradients. The average starts at
-        `initial_normalizer`, and a step has the weight 1 - NORMALIZER_MOMENTUM in it.
+        `initial_normalizer`, and a step has the weight 0.1 in it.
 
         Args:
             is_positive: (N, R) bool.
         """
         num_positive = is_positive.sum()
         get_event_storage().put_scalar("num_pos_anchors", num_positive / len(is_positive))
+        return self._ema_update("loss_normalizer", num_positive.clamp(min=1), self.initial_normalizer)
+
+    def _ema_update(self, name: str, value: Any, initial_value: float, momentum: float = 0.9) -> Any:
+        """The attribute `name` becomes its moving average with `value`; by the name that subclasses call."""
         # A new tensor, since the graph of another forward pass may still need the old one.
-        self.loss_normalizer = NORMALIZER_MOMENTUM * self.loss_normalizer + (
-            1 - NORMALIZER_MOMENTUM
-        ) * num_positive.clamp(min=1).to(self.loss_normalizer)
-        return self.loss_normalizer
+        average = momentum * getattr(self, name, initial_value) + (1 - momentum) * value
+        setattr(self, name, average)
+        return average
+
+    def _transpose_dense_predictions(
+        self, predictions: Sequence[Sequence[torch.Tensor]], dims_per_anchor: Sequence[int]
+    ) -> list[list[torch.Tensor]]:
+        """`by_anchor`, by the name that subclasses call."""
+        return by_anchor(predictions, *dims_per_anchor)
 
     def visualize_training(
         self, batched_inputs: Sequence[dict[str, Any]], results: Sequence[Instances]

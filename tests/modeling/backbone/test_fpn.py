@@ -148,14 +148,31 @@ def test_pyramids_of_one_stage_detectors(zoo_cfg, model, backbone, opts):
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_top_levels_of_fcos(zoo_cfg, count):
-    name = ("MODEL.BACKBONE.NAME", "build_fcos_resnet_fpn_backbone", "MODEL.FCOS.TOP_LEVELS", count)
-    fpn = build_backbone(zoo_cfg("Base-RCNN-FPN.yaml", *RESNET, *name))
+    opts = ("MODEL.BACKBONE.NAME", "build_fcos_resnet_fpn_backbone", "MODEL.FCOS.TOP_LEVELS", count)
+    fpn = build_backbone(zoo_cfg("Base-RCNN-FPN.yaml", *RESNET, *opts))
     assert list(fpn.output_shape()) == ["p3", "p4", "p5", "p6", "p7"][: 3 + count]
+    if count < 2:
+        return
+    opts += ("MODEL.META_ARCHITECTURE", "FCOS", "MODEL.FCOS.IN_FEATURES", ["p3", "p4", "p5", "p6"])
+    with pytest.raises(InputError, match=r"TOP_LEVELS is 2, but p7, .* is not in MODEL\.FCOS\.IN_FEATURES"):
+        build_backbone(zoo_cfg("Base-RCNN-FPN.yaml", *RESNET, *opts))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_top_levels_of_retinanet_are_those_that_it_reads(zoo_cfg, count):
+    """A level that nobody reads would have weights without a gradient, which several processes refuse."""
+    levels = ["p3", "p4", "p5", "p6", "p7"][: 3 + count]
+    opts = ("MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.IN_FEATURES", levels)
+    name = ("MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone")
+    assert list(build_backbone(zoo_cfg("Base-RCNN-FPN.yaml", *RESNET, *name, *opts)).output_shape()) == levels
 
 
 def test_selected_features(tiny_cfg):
     fpn = build_backbone(tiny_cfg())
-    assert [shape.stride for shape in select_features(fpn, ["p4", "p2"], "KEY")] == [16, 4]
+    assert [shape.stride for shape in select_features(fpn, ["p2", "p4"], "KEY")] == [4, 16]
+    for names in (["p4", "p2"], ["p2", "p2", "p3"]):
+        with pytest.raises(InputError, match=r"KEY: .*: name each level once, the finest first"):
+            select_features(fpn, names, "KEY")
     for names in (["p2", "p9"], []):
         with pytest.raises(InputError, match=r"KEY: .*: allowed are one or more of \['p2', .*'p6'\]"):
             select_features(fpn, names, "KEY")

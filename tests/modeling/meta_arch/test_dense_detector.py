@@ -178,6 +178,7 @@ def test_masks_are_those_of_the_boxes_in_the_image(build):
     assert output.pred_boxes.tensor.tolist() == [[0, 10, 40, 64]]
     assert pooled[0].tensor.tolist() == [[0, 10, 40, 64]]
     assert output.pred_classes.tolist() == [1]
+    assert output.scores.tolist() == pytest.approx([0.9])
     assert found.pred_boxes.tensor[0].tolist() == [-20, 10, 40, 80]  # left as it was
 
 
@@ -207,6 +208,18 @@ def test_normalizer_is_a_moving_average_of_positives(build):
     assert nothing.item() == pytest.approx(0.9 * 90.4 + 0.1)
     assert "loss_normalizer" not in model.state_dict()
     assert build("fcos").loss_normalizer == 300
+
+
+def test_losses_written_for_detectron2(build):
+    """What subclasses that override `losses` and `forward_training` there call."""
+    model = build("retinanet")
+    normalizer = model._ema_update("loss_normalizer", max(4, 1), 100)
+    assert normalizer.item() == pytest.approx(90.4)
+    assert model.loss_normalizer is normalizer
+    assert model._ema_update("other", 4.0, 100) == model.other == pytest.approx(90.4)
+    predictions = model.head([torch.zeros(1, 64, 4 - i % 2, 4) for i in range(5)])
+    logits, deltas = model._transpose_dense_predictions(predictions, [3, 4])
+    assert (logits[0].shape, deltas[1].shape) == ((1, 4 * 4 * 9, 3), (1, 3 * 4 * 9, 4))
 
 
 def test_two_forward_passes_before_the_backward_pass(build):
@@ -252,8 +265,8 @@ def test_levels_by_stride_where_no_names_are_given():
 @pytest.mark.parametrize("name", ["retinanet", "fcos"])
 def test_an_unknown_feature_is_named(build, name):
     key = f"MODEL.{name.upper()}.IN_FEATURES"
-    levels = ["p3", "p4", "p5", "p6", "p9"]
-    with pytest.raises(InputError, match=rf"{key}: \['p3', .*'p9'\]: allowed are one or more of \['p3', "):
+    levels = ["p3", "p4", "p5", "p9", "p7"]
+    with pytest.raises(InputError, match=rf"{key}: \['p3', .*'p7'\]: allowed are one or more of \['p3', "):
         build(name, key, levels)
 
 

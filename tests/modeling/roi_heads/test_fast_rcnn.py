@@ -153,7 +153,7 @@ def test_from_config(tiny_cfg):
     assert predictor.loss_weight == {"loss_box_reg": 2.0}
     assert predictor.box2box_transform.weights == (10, 10, 5, 5)
     with pytest.raises(InputError, match="BBOX_REG_LOSS_TYPE"):
-        _predictor(box_reg_loss_type="iou")
+        _predictor(box_reg_loss_type="l2")
 
 
 def test_sigmoid_loss_by_hand():
