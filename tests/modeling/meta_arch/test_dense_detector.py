@@ -116,6 +116,14 @@ def test_losses_are_finite_and_reach_every_parameter(build, name, batch):
         assert all(loss == 0 for loss_name, loss in losses.items() if "cls" not in loss_name)
 
 
+@pytest.mark.parametrize("config", ["retinanet", "fcos", "mask_fcos"])
+def test_quick_starts_have_no_weight_without_a_gradient(zoo_cfg, config):
+    """Several processes would stop at such a weight."""
+    model = build_model(zoo_cfg(f"quickstart/{config}_shapes.yaml"))
+    sum(model(ORDINARY).values()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
 def test_names_of_losses(build, name):
     expected = set().union(*(names for part, names in LOSSES.items() if part in name))
     if "two_stages" in name:
