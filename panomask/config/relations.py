@@ -111,7 +111,7 @@ RELATIONS = (
     ),
     Relation(
         ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES"),
-        lambda name, is_on: not is_on or name != "CascadeROIHeads",
+        lambda name, is_on: not is_on or name not in ("CascadeROIHeads", "GivenBoxROIHeads"),
         "only StandardROIHeads trains masks and keypoints in predicted boxes",
     ),
     Relation(

@@ -239,7 +239,9 @@ class CycleBatchNormList(nn.ModuleList):
         """(N, C, H, W) -> (N, C, H, W)."""
         normed = self[self._pos](x)
         self._pos = (self._pos + 1) % len(self)
-        return normed * self.weight[:, None, None] + self.bias[:, None, None] if self._affine else normed
+        if not self._affine:
+            return normed
+        return normed * self.weight[:, None, None] + self.bias[:, None, None]
 
     def extra_repr(self) -> str:
         return f"affine={self._affine}"

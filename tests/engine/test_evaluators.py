@@ -185,10 +185,12 @@ def test_an_evaluation_that_can_only_fail_is_refused_before_the_training(monkeyp
     for folder in ("leftImg8bit", "gtFine"):
         (tmp_path / "cityscapes" / folder / "val").mkdir(parents=True)
     cfg.DATASETS.TEST = ("cityscapes_fine_instance_seg_val",)
-    with pytest.raises(InputError, match=r"scores masks; set MODEL\.MASK_ON True"):
+    for model in ("FCOS", "RetinaNet", "GeneralizedRCNN"):
+        cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.MASK_ON = model, False
+        with pytest.raises(InputError, match=r"scores masks; set MODEL\.MASK_ON True"):
+            check_data_sets(cfg)
+        cfg.MODEL.MASK_ON = True
         check_data_sets(cfg)
-    cfg.MODEL.MASK_ON = True
-    check_data_sets(cfg)
     cfg.DATASETS.TEST = ("cityscapes_fine_sem_seg_val",)
     with pytest.raises(
         InputError, match=r"'cityscapes_sem_seg'\) scores semantic labels, which a Generalized"

@@ -143,6 +143,8 @@ def test_semantic_set(config, semantic):
 @pytest.mark.parametrize(
     ("model", "kind", "message"),
     [
+        ("FCOS", "semantic", "sem_a has semantic labels alone.*SemanticSegmentor"),
+        ("RetinaNet", "semantic", "sem_a has semantic labels alone.*SemanticSegmentor"),
         ("GeneralizedRCNN", "semantic", "sem_a has semantic labels alone.*SemanticSegmentor"),
         ("PanopticFPN", "semantic", "sem_a has no things"),
         ("PanopticFPN", "instances", "sem_a has no semantic labels, which PanopticFPN learns"),

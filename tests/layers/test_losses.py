@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torchvision import ops
 
 from panomask.layers import ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
 
@@ -31,6 +32,24 @@ def test_box_losses_by_hand():
     distance = (2**2 + 1**2) / (6**2 + 3**2)
     torch.testing.assert_close(diou_loss(FIRST, SECOND).item(), 1 - iou + distance, atol=1e-6, rtol=0)
     torch.testing.assert_close(ciou_loss(FIRST, SECOND).item(), 1 - iou + distance, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("loss", BOX_LOSSES)
+def test_unknown_reduction(loss):
+    with pytest.raises(ValueError, match="reduction 'avg': allowed are"):
+        loss(FIRST, SECOND, reduction="avg")
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [(giou_loss, "generalized_box"), (diou_loss, "distance_box"), (ciou_loss, "complete_box")],
+)
+def test_box_losses_are_torchvisions(loss, name):
+    corners = 50 * torch.rand(100, 2, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    first, second = torch.cat([corners.amin(dim=2), corners.amax(dim=2) + 1], dim=2).unbind(dim=1)
+    expected = getattr(ops, f"{name}_iou_loss")(first, second)
+    torch.testing.assert_close(loss(first, second), expected)
+    torch.testing.assert_close(loss(first, second, reduction="mean"), expected.mean())
 
 
 def test_ciou_adds_the_aspect_ratio():

@@ -79,4 +79,4 @@ class FCOSHead(RetinaNetHead):
     def _to_distances(self, x: torch.Tensor, level: int) -> torch.Tensor:
         if self.scales is not None:
             x = x * self.scales[level]
-        return x.clamp(max=MAX_LOG_DISTANCE).exp() if self.exp_distances else x
+        return x.float().clamp(max=MAX_LOG_DISTANCE).exp() if self.exp_distances else x

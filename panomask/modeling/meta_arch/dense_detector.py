@@ -91,17 +91,27 @@ class DenseDetector(ImageModel):
         output size, with `pred_boxes`, `scores`, `pred_classes`, and what the RoI heads add.
         """
         images = self.preprocess_image(batched_inputs)
+        if self.training:
+            return self._train(images, batched_inputs)
+        features = self.backbone(images.tensor)
+        maps = [features[name] for name in self.head_in_features]
+        results = self.forward_inference(images, maps, self.head(maps))
+        if self.roi_heads is not None:
+            results, _ = self.roi_heads(images, features, _as_proposals(results, with_classes=True), None)
+        sized = zip(results, batched_inputs, images.image_sizes, strict=True)
+        return [{"instances": detector_postprocess(x, *output_size(y, size))} for x, y, size in sized]
+
+    def _train(self, images: ImageList, batched_inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        # Moved to the device before the backbone's work is queued there, which it would wait for.
+        gt_instances = self._ground_truth(batched_inputs)
+        if gt_instances is None:
+            raise InputError(
+                f"{type(self).__name__} learns from 'instances', which an input does not have; train it on a"
+                " data set with objects"
+            )
         features = self.backbone(images.tensor)
         maps = [features[name] for name in self.head_in_features]
         predictions = self.head(maps)
-        if not self.training:
-            results = self.forward_inference(images, maps, predictions)
-            if self.roi_heads is not None:
-                results, _ = self.roi_heads(images, features, _as_proposals(results, with_classes=True), None)
-            sized = zip(results, batched_inputs, images.image_sizes, strict=True)
-            return [{"instances": detector_postprocess(x, *output_size(y, size))} for x, y, size in sized]
-        gt_instances = self._ground_truth(batched_inputs)
-        assert gt_instances is not None, "a detector needs ground truth in training"
         losses = self.forward_training(images, maps, predictions, gt_instances)
         is_drawn = self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0
         if self.roi_heads is None and not is_drawn:
@@ -172,7 +182,7 @@ class DenseDetector(ImageModel):
         )
 
     def classification_loss(self, pred_logits: list[torch.Tensor], gt_labels: torch.Tensor) -> torch.Tensor:
-        """Focal loss of all levels, summed; each by itself, so that no copy of all logits is made.
+        """Focal loss of all levels, summed; each by itself, so that the logits are not put together first.
 
         Args:
             pred_logits: per level (N, Ri, K).

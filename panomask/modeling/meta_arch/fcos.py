@@ -166,8 +166,12 @@ class FCOS(DenseDetector):
         cells = Boxes.cat(anchors)
         points, strides = cells.get_centers(), cells.tensor[:, 2] - cells.tensor[:, 0]  # (R, 2), (R,)
         ranges = zip([0.0, *self.size_bounds], [*self.size_bounds, math.inf], anchors, strict=True)
+        # Made where the points are: a tensor of Python numbers would be copied there, and be waited for.
         size_ranges = torch.cat(
-            [boxes.tensor.new_tensor([low, high]).expand(len(boxes), 2) for low, high, boxes in ranges]
+            [
+                torch.stack([strides.new_full((len(boxes),), bound) for bound in (low, high)], dim=1)
+                for low, high, boxes in ranges
+            ]
         )  # (R, 2)
         gt_labels, gt_boxes = [], []
         for instances in gt_instances:

@@ -95,9 +95,11 @@ def put_boxes_image(caption: str, batched_input: dict[str, Any], boxes: Boxes, i
     """
     image = batched_input["image"].to(torch.uint8).cpu()
     image = image.flip(0) if input_format == "BGR" else image
-    truth, best = batched_input["instances"].gt_boxes.tensor.cpu(), boxes.tensor[:MAX_DRAWN_BOXES].cpu()
+    best = boxes[:MAX_DRAWN_BOXES].to("cpu").clone()
+    best.clip(image.shape[1:])
+    truth = batched_input["instances"].gt_boxes.tensor.cpu()
     drawn = [
         draw_bounding_boxes(image, shown, colors="lime", width=2) if len(shown) else image
-        for shown in (truth, best)
+        for shown in (truth, best.tensor)
     ]
     get_event_storage().put_image(caption, torch.cat(drawn, dim=2))

@@ -175,6 +175,10 @@ class RetinaNet(DenseDetector):
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """What each anchor learns.
 
+        Args:
+            anchors: per level (Ri, 4).
+            gt_instances: N `Instances` with `gt_boxes` and `gt_classes`.
+
         Returns:
             N labels (R,) int64, and N tensors (R, 4) of the true box that each anchor is matched with,
             meaningful where the label is a class.
@@ -184,7 +188,8 @@ class RetinaNet(DenseDetector):
         for instances in gt_instances:
             matches, match_labels = self.anchor_matcher(pairwise_iou(instances.gt_boxes, all_anchors))
             labels, boxes = self.targets_of_matches(instances, matches, match_labels == 1)
-            gt_labels.append(labels.masked_fill(match_labels == -1, -1))
+            # Without objects all is background, whatever label the lowest quality has.
+            gt_labels.append(labels.masked_fill(match_labels == -1, -1) if len(instances) > 0 else labels)
             gt_boxes.append(boxes)
         return gt_labels, gt_boxes
 

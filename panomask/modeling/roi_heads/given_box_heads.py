@@ -18,8 +18,8 @@ from panomask.structures import Instances
 class GivenBoxROIHeads(StandardROIHeads):
     """The mask and keypoint heads of Mask R-CNN, fed by boxes that are detections already.
 
-    They learn as in Mask R-CNN, in boxes of this step and in true boxes, sampled and labelled by their
-    overlap with the objects.
+    They learn as in Mask R-CNN, in boxes of this step and (with `proposal_append_gt`) in true boxes, sampled
+    and labelled by their overlap with the objects.
     """
 
     @classmethod

@@ -53,6 +53,14 @@ def test_distances_of_huge_logarithms_stay_finite():
     assert (head(MAPS)[1][0] > 20_000).all()  # objects of images of 10,000 pixels are none of them
 
 
+def test_logarithms_in_half_precision():
+    with torch.autocast("cpu", dtype=torch.float16):
+        head = build(exp_distances=True)
+        with torch.no_grad():
+            head.bbox_pred.bias.fill_(1000)
+        assert head(MAPS)[1][0].isfinite().all()
+
+
 def test_towers_of_different_widths():
     for centerness_on_reg in (True, False):
         head = build(conv_dims=[6], bbox_conv_dims=[4], centerness_on_reg=centerness_on_reg)
@@ -63,7 +71,9 @@ def test_towers_of_different_widths():
 @pytest.mark.parametrize("is_normalized", [True, False])
 def test_config(zoo_cfg, is_normalized):
     opts = ("MODEL.FCOS.NORM_REG_TARGETS", is_normalized, "MODEL.FCOS.NUM_CLS_CONVS", 1)
+    opts += ("MODEL.FCOS.PRIOR_PROB", 0.02)
     cfg = zoo_cfg("COCO-Detection/fcos_R_50_FPN_1x.yaml", *opts, "MODEL.FCOS.NUM_BOX_CONVS", 2)
     head = FCOSHead(cfg, [ShapeSpec(channels=32, stride=stride) for stride in (8, 16)])
     assert head.exp_distances is not is_normalized
     assert (len(head.cls_subnet), len(head.bbox_subnet)) == (3, 6)
+    torch.testing.assert_close(head.cls_score.bias.sigmoid(), torch.full((80,), 0.02))

@@ -55,6 +55,7 @@ def test_every_class_begins_at_the_prior():
 def test_batch_norm_has_statistics_for_each_level(norm):
     head = build(norm=norm, conv_dims=[8])
     norms = head.cls_subnet[1]
+    assert len(norms) == len(MAPS)
     assert isinstance(norms, CycleBatchNormList)
     head([MAPS[0] + 5, MAPS[1] - 5])
     assert not torch.allclose(norms[0].running_mean, norms[1].running_mean)

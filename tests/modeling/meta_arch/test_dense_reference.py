@@ -32,6 +32,7 @@ def prepared(zoo_cfg, make_input):
             for conv in (model.head.cls_score, model.head.bbox_pred, getattr(model.head, "ctrness", None)):
                 if conv is not None:
                     conv.weight.mul_(30)
+            model.head.cls_score.bias.zero_()  # or what is background would weigh next to nothing
         batch = [make_input(96, 128, 6, 3, seed), make_input(128, 96, 3, 3, seed + 50)]
         images = model.preprocess_image(batch)
         features = model.backbone(images.tensor)
