@@ -99,6 +99,16 @@ def create_object_group(timeout: timedelta | None = None) -> None:
     _OBJECT_GROUP = (world, world if is_gloo else dist.new_group(backend="gloo", timeout=timeout))
 
 
+def destroy_process_group() -> None:
+    """End the process group, and forget the group of objects with it.
+
+    A gloo group that something still holds at the interpreter's exit may abort the process: its threads run on.
+    """
+    global _OBJECT_GROUP
+    _OBJECT_GROUP = None
+    dist.destroy_process_group()
+
+
 def _object_group() -> Any:
     """The group of `create_object_group`, made now if nobody has made it for this world group."""
     if _OBJECT_GROUP is None or _OBJECT_GROUP[0] is not dist.group.WORLD:

@@ -54,7 +54,7 @@ def _in_two_processes(rank: int, folder: str, backend: str) -> None:
         assert reduced == {"b": torch.tensor(0.5), "a": torch.tensor(4.0)}
     distributed.synchronize()
     open(os.path.join(folder, f"done{rank}"), "w").close()
-    dist.destroy_process_group()
+    distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("backend", ["gloo", "cpu:gloo"])

@@ -137,7 +137,7 @@ def _run_process(
     except InputError as error:
         _leave_input_error(folder, str(error))
         raise SystemExit(1) from None
-    dist.destroy_process_group()
+    distributed.destroy_process_group()
 
 
 def _leave_input_error(folder: str, message: str) -> None:
@@ -168,7 +168,7 @@ def _run_under_torchrun(
     )
     result = main_func(*args)
     distributed.synchronize()
-    dist.destroy_process_group()
+    distributed.destroy_process_group()
     return result
 
 

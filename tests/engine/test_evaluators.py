@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from panomask import distributed
 from panomask.config import get_cfg
 from panomask.data import MetadataCatalog
 from panomask.engine import DefaultTrainer, default_setup, evaluators
@@ -148,7 +149,7 @@ def _evaluate_in_two(rank, folder, config, opts):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     Path(folder, f"rank{rank}.json").write_text(json.dumps(_evaluate(config, opts)))
-    dist.destroy_process_group()
+    distributed.destroy_process_group()
 
 
 def test_panoptic_fpn_is_scored_by_everything_in_two_processes_as_in_one(panoptic_run, tmp_path):

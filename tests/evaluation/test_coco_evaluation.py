@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from panomask import distributed
 from panomask.data.catalog import DatasetCatalog, MetadataCatalog
 from panomask.errors import InputError
 from panomask.evaluation import COCOEvaluator, encode_masks, evaluate_coco_json, instances_to_coco_json
@@ -293,7 +294,7 @@ def _score_a_shard(rank: int, folder: str) -> None:
     evaluator = COCOEvaluator(NAME, output_dir=folder)
     _process(evaluator, image_ids=[[11, 12], [13]][rank])
     Path(folder, f"rank{rank}.json").write_text(json.dumps(evaluator.evaluate()))
-    dist.destroy_process_group()
+    distributed.destroy_process_group()
 
 
 def test_two_processes_score_as_one(tmp_path):
