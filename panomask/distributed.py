@@ -102,7 +102,7 @@ def create_object_group(timeout: timedelta | None = None) -> None:
 def destroy_process_group() -> None:
     """End the process group, and forget the group of objects with it.
 
-    A gloo group that something still holds at the interpreter's exit may abort the process: its threads run on.
+    A gloo group that is still held at the interpreter's exit may abort the process: its threads run on.
     """
     global _OBJECT_GROUP
     _OBJECT_GROUP = None
