@@ -25,7 +25,7 @@ NOT_OBEYED = (
 
 _BOX_LOSSES = ("smooth_l1", "iou", "giou", "diou", "ciou")
 _NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
-_POOLERS = ("ROIAlign", "ROIAlignV2", "ROIPool")
+_POOLERS = ("ROIAlign", "ROIAlignMax", "ROIAlignV2", "ROIAlignV2Max", "ROIPool", "ROIWarp", "ROIWarpMax")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler"),
     "DATASETS.ON_BAD_ANNOTATION": ("refuse", "drop"),

@@ -21,7 +21,7 @@ from panomask.layers.initialization import msra_fill, xavier_fill
 from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
 from panomask.layers.mask_paste import paste_masks_in_image
 from panomask.layers.memory import retry_if_cuda_oom
-from panomask.layers.roi_pooling import ROIAlign
+from panomask.layers.roi_pooling import ROIAlign, ROIWarp
 from panomask.layers.shape_spec import ShapeSpec
 from panomask.layers.suppression import batched_nms
 from panomask.layers.wrappers import (
@@ -48,6 +48,7 @@ __all__ = [
     "NaiveSyncBatchNorm",
     "ROIAlign",
     "ROIPool",
+    "ROIWarp",
     "ShapeSpec",
     "SyncBatchNorm",
     "batched_nms",

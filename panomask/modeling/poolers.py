@@ -10,13 +10,17 @@ import torch
 from torch import nn
 
 from panomask.errors import InputError
-from panomask.layers import ROIAlign, ROIPool, cat
+from panomask.layers import ROIAlign, ROIPool, ROIWarp, cat
 from panomask.structures import Boxes
 
 _POOLERS: dict[str, Callable[..., nn.Module]] = {
     "ROIAlign": lambda size, scale, ratio: ROIAlign(size, scale, ratio, aligned=False),
+    "ROIAlignMax": lambda size, scale, ratio: ROIAlign(size, scale, ratio, aligned=False, aggregation="max"),
     "ROIAlignV2": lambda size, scale, ratio: ROIAlign(size, scale, ratio, aligned=True),
+    "ROIAlignV2Max": lambda size, scale, ratio: ROIAlign(size, scale, ratio, aligned=True, aggregation="max"),
     "ROIPool": lambda size, scale, ratio: ROIPool(size, scale),
+    "ROIWarp": lambda size, scale, ratio: ROIWarp(size, scale, ratio),
+    "ROIWarpMax": lambda size, scale, ratio: ROIWarp(size, scale, ratio, aggregation="max"),
 }
 
 
@@ -53,8 +57,9 @@ class ROIPooler(nn.Module):
     Args:
         output_size: (height, width) of the output, or one int for both.
         scales: 1 / stride of each level, finest first, halving from one to the next.
-        sampling_ratio: of ROIAlign; 0 for as many samples as the box has cells.
-        pooler_type: "ROIAlignV2" (half-pixel aligned), "ROIAlign" or "ROIPool".
+        sampling_ratio: of RoIAlign and RoIWarp; 0 for as many samples as the box has cells.
+        pooler_type: "ROIAlignV2" (half-pixel aligned), "ROIAlign", "ROIPool" or "ROIWarp"; with "Max" behind
+            it the largest of RoIAlign's or RoIWarp's samples in place of their mean.
         canonical_box_size, canonical_level: see `assign_boxes_to_levels`.
 
     Raises:

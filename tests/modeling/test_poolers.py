@@ -9,6 +9,7 @@ from panomask.modeling.poolers import ROIPooler, assign_boxes_to_levels, convert
 from panomask.structures import Boxes
 
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+TYPES = ["ROIAlign", "ROIAlignMax", "ROIAlignV2", "ROIAlignV2Max", "ROIPool", "ROIWarp", "ROIWarpMax"]
 
 
 def test_levels_by_hand():
@@ -28,7 +29,7 @@ def test_format():
     assert rois.tolist() == [[0, 1, 2, 3, 4], [2, 5, 6, 7, 8], [2, 0, 0, 1, 1]]
 
 
-@pytest.mark.parametrize("pooler_type", ["ROIAlignV2", "ROIAlign", "ROIPool"])
+@pytest.mark.parametrize("pooler_type", TYPES)
 def test_each_box_is_pooled_from_its_level_in_order(pooler_type):
     torch.manual_seed(0)
     features = [torch.randn(2, 3, int(512 * scale), int(512 * scale), requires_grad=True) for scale in SCALES]
@@ -52,15 +53,16 @@ def test_each_box_is_pooled_from_its_level_in_order(pooler_type):
 def test_types_differ_by_half_a_cell():
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     boxes = [Boxes([[2.0, 2, 4, 4]])]
-    values = {
-        kind: ROIPooler(1, [1.0], 1, kind)([ramp], boxes).item()
-        for kind in ("ROIAlignV2", "ROIAlign", "ROIPool")
+    values = {kind: ROIPooler(1, [1.0], 1, kind)([ramp], boxes).item() for kind in TYPES}
+    # The box's centre is x = 3, between cells 2 and 3 when cell i lies at i + 0.5. ROIPool takes the largest
+    # of the cells 2, 3, 4, ROIWarp samples their centre; of one sample mean and maximum are the same.
+    assert values == {
+        **{"ROIAlignV2": 2.5, "ROIAlignV2Max": 2.5, "ROIAlign": 3.0, "ROIAlignMax": 3.0},
+        **{"ROIPool": 4.0, "ROIWarp": 3.0, "ROIWarpMax": 3.0},
     }
-    # The box's centre is x = 3, between cells 2 and 3 when cell i lies at i + 0.5; ROIPool takes the largest.
-    assert values == {"ROIAlignV2": 2.5, "ROIAlign": 3.0, "ROIPool": 4.0}
 
 
-@pytest.mark.parametrize("pooler_type", ["ROIAlignV2", "ROIAlign", "ROIPool"])
+@pytest.mark.parametrize("pooler_type", TYPES)
 @pytest.mark.parametrize("num_levels", [1, 4])
 def test_no_boxes(pooler_type, num_levels):
     features = [torch.randn(2, 3, 8, 8, requires_grad=True) for _ in range(num_levels)]

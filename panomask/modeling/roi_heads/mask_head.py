@@ -39,9 +39,8 @@ def mask_rcnn_loss(
     with_rois = [x for x in instances if len(x) > 0]
     if not with_rois:
         return pred_mask_logits.sum() * 0
-    gt_masks = cat([x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, mask_side) for x in with_rois])
-    gt_masks = gt_masks.to(pred_mask_logits)  # (R, Hm, Wm)
-    logits = _of_class(pred_mask_logits, cat([x.gt_classes for x in with_rois]))  # (R, Hm, Wm)
+    gt_masks = crop_masks(with_rois, mask_side).to(pred_mask_logits)  # (R, Hm, Wm)
+    logits = select_class(pred_mask_logits, cat([x.gt_classes for x in with_rois]))  # (R, Hm, Wm)
 
     _log_mask_stats(logits.detach(), gt_masks)
     storage = get_event_storage()
@@ -75,12 +74,17 @@ def mask_rcnn_inference(pred_mask_logits: torch.Tensor, pred_instances: Sequence
     if not pred_instances:
         return
     classes = cat([x.pred_classes for x in pred_instances])
-    scores = _of_class(pred_mask_logits, classes).sigmoid()[:, None]  # (R, 1, Hm, Wm)
+    scores = select_class(pred_mask_logits, classes).sigmoid()[:, None]  # (R, 1, Hm, Wm)
     for instances, masks in zip(pred_instances, scores.split([len(x) for x in pred_instances]), strict=True):
         instances.pred_masks = masks
 
 
-def _of_class(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+def crop_masks(instances: Sequence[Instances], mask_side: int) -> torch.Tensor:
+    """The part of each RoI's true mask inside its `proposal_boxes`, (R, Hm, Wm) bool; one RoI at the least."""
+    return cat([x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, mask_side) for x in instances])
+
+
+def select_class(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """Of logits (R, K, Hm, Wm) those of the given classes (R,), or the only ones: (R, Hm, Wm)."""
     if logits.shape[1] == 1:
         return logits[:, 0]
