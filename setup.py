@@ -19,11 +19,12 @@ setup(
     packages=[*find_packages(include=["panomask", "panomask.*"]), "panomask.configs"],
     # The model zoo (panomask.model_zoo) travels with the package.
     package_dir={"panomask.configs": "configs"},
-    package_data={"panomask.configs": ["*.tsv", "*.yaml", "*/*.yaml"]},
+    package_data={"panomask.configs": ["*.tsv", "*.yaml", "*/*.yaml"], "panomask.ablation": ["page.html"]},
     install_requires=[
         "torch>=2.2",
         "torchvision>=0.17",
         "numpy>=1.24",
+        "jinja2>=3.1",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
         "pycocotools>=2.0.7",
@@ -36,9 +37,12 @@ setup(
         "tqdm>=4.65",
     ],
     extras_require={
+        "ablation": ["matplotlib>=3.8", "scipy>=1.11"],
         "cityscapes": ["shapely>=2"],
         "dev": [
             "pytest>=8",
+            "matplotlib>=3.8",
+            "scipy>=1.11",
             "shapely>=2",
             "timm>=1.0.22",
             "ruff>=0.8",

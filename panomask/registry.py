@@ -29,6 +29,18 @@ class Registry(_Registry):
 META_ARCH_REGISTRY = Registry("META_ARCH")
 """MODEL.META_ARCHITECTURE: whole models, called with `cfg`."""
 
+MODEL_KINDS: dict[str, str] = {}
+"""A project's MODEL.META_ARCHITECTURE -> the model of ours that it takes its data, keys and outputs from.
+
+`MODEL_KINDS["MyPanopticFPN"] = "PanopticFPN"` makes every check and table treat the one as the other.
+"""
+
+
+def kind_of(meta_architecture: str) -> str:
+    """The model of ours that a MODEL.META_ARCHITECTURE is treated as: itself, or what `MODEL_KINDS` says."""
+    return MODEL_KINDS.get(meta_architecture, meta_architecture)
+
+
 BACKBONE_REGISTRY = Registry("BACKBONE")
 """MODEL.BACKBONE.NAME: called with `(cfg, input_shape: ShapeSpec)`, returns a `Backbone`."""
 

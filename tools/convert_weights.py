@@ -17,10 +17,9 @@ from typing import Any
 
 from panomask.addresses import local_path
 from panomask.checkpoint.files import read_checkpoint, write_weights
-from panomask.checkpoint.foreign import fit_names, translate
+from panomask.checkpoint.foreign import fit_names_of_networks, translate
 from panomask.checkpoint.matching import describe_match, match_state_dict, refuse_other_model
-from panomask.config import get_cfg
-from panomask.engine import run_tool, setup_logger
+from panomask.engine import load_config, run_tool, setup_logger
 from panomask.errors import InputError
 from panomask.modeling import build_model
 
@@ -69,14 +68,13 @@ def translated(path: str) -> dict[str, Any]:
 
 def fitted(path: str, config_file: str, opts: list[str]) -> dict[str, Any]:
     """The weights that fit the model of a config, under its names."""
-    cfg = get_cfg()
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
+    cfg = load_config(config_file, ["MODEL.DEVICE", "cpu", *opts])
     model = build_model(cfg)
     checkpoint = read_checkpoint(path)
     by_suffix = checkpoint.get("matching_heuristics") is True
     own = model.state_dict()
-    weights, notes = fit_names(path, checkpoint["model"], own, by_suffix=by_suffix)
+    fronts = getattr(model, "networks", ())
+    weights, notes = fit_names_of_networks(path, checkpoint["model"], own, fronts, by_suffix=by_suffix)
     refuse_other_model(path, model, weights)
     keys = match_state_dict(model, weights)
     fitting = {key: weights[key] for key in own if key in weights and weights[key].shape == own[key].shape}

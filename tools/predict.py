@@ -26,9 +26,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from panomask.config import CfgNode, get_cfg
-from panomask.engine import DefaultPredictor, register_datasets, run_tool, setup_logger
+from panomask.engine import DefaultPredictor, load_config, register_datasets, run_tool, setup_logger
 from panomask.engine.prediction_files import CocoIds, PredictionFiles, list_inputs, plan_outputs
 from panomask.errors import InputError
+from panomask.registry import kind_of
 
 EXAMPLES = """
 examples:
@@ -98,9 +99,7 @@ def _split_at_key(words: list[str]) -> tuple[list[str], list[str]]:
 
 def build_config(args: argparse.Namespace) -> CfgNode:
     """The config of the command line; weights are demanded."""
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(args.config_file, args.opts)
     if args.weights is not None:
         cfg.MODEL.WEIGHTS = args.weights
     if not cfg.MODEL.WEIGHTS:
@@ -119,9 +118,9 @@ def score_threshold(cfg: CfgNode) -> tuple[CfgNode, str]:
     """Where the config says the score that the model's detections need: the node, and the key in it."""
     model = cfg.MODEL
     refines_boxes = (model.MASK_ON or model.KEYPOINT_ON) and model.ROI_HEADS.NAME != "GivenBoxROIHeads"
-    if model.META_ARCHITECTURE == "RetinaNet" and not refines_boxes:
+    if kind_of(model.META_ARCHITECTURE) == "RetinaNet" and not refines_boxes:
         return model.RETINANET, "SCORE_THRESH_TEST"
-    if model.META_ARCHITECTURE == "FCOS" and not refines_boxes:
+    if kind_of(model.META_ARCHITECTURE) == "FCOS" and not refines_boxes:
         return model.FCOS, "INFERENCE_TH_TEST"
     return model.ROI_HEADS, "SCORE_THRESH_TEST"
 
@@ -129,11 +128,11 @@ def score_threshold(cfg: CfgNode) -> tuple[CfgNode, str]:
 def find_threshold(cfg: CfgNode, given: float | None) -> float:
     """The score that objects need: `given`, else the model's default."""
     if given is None:
-        is_panoptic = cfg.MODEL.META_ARCHITECTURE == "PanopticFPN"
+        is_panoptic = kind_of(cfg.MODEL.META_ARCHITECTURE) == "PanopticFPN"
         return (
             cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH if is_panoptic else DEFAULT_THRESHOLD
         )
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+    if kind_of(cfg.MODEL.META_ARCHITECTURE) == "SemanticSegmentor":
         raise InputError(
             "--confidence-threshold: a semantic model gives every pixel its best class, without objects that"
             " could be left out; leave the option away"
@@ -168,7 +167,7 @@ def main() -> None:
     cfg = build_config(args)
     predictor = DefaultPredictor(cfg)
     ids = CocoIds(predictor.metadata, args.annotations)
-    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" and cfg.MODEL.PANOPTIC_FPN.COMBINE.ENABLED:
+    if kind_of(cfg.MODEL.META_ARCHITECTURE) == "PanopticFPN" and cfg.MODEL.PANOPTIC_FPN.COMBINE.ENABLED:
         ids.panoptic_categories()  # all of them are known: better now than at the first image
     files = PredictionFiles(
         predictor,

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from panomask.config import CfgNode, get_cfg
+from panomask.config import CfgNode
 from panomask.distributed import is_main_process
 from panomask.engine import (
     DefaultTrainer,
@@ -20,6 +20,7 @@ from panomask.engine import (
     default_argument_parser,
     default_setup,
     launch,
+    load_config,
     load_for_evaluation,
     refuse_overwriting,
     run_tool,
@@ -59,9 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """The config of the command line, checked and ready for use."""
     if not args.config_file:
         raise InputError("--config-file is missing; give a YAML file, such as one of those in configs/")
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(args.config_file, args.opts)
     if not args.eval_only and not args.resume:
         refuse_overwriting(cfg)
     default_setup(cfg, args)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from panomask.config import CfgNode, get_cfg
+from panomask.config import CfgNode
 from panomask.data import (
     DatasetCatalog,
     Metadata,
@@ -23,7 +23,7 @@ from panomask.data import (
     build_detection_train_loader,
 )
 from panomask.data.image_io import check_image_size, convert_image_to_rgb, read_image
-from panomask.engine import register_datasets, run_tool, setup_logger
+from panomask.engine import load_config, register_datasets, run_tool, setup_logger
 from panomask.errors import InputError
 from panomask.visualization import ColorMode, draw_truth, write_image
 
@@ -65,9 +65,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """The config of the command line, its data sets registered."""
     if args.num < 1:
         raise InputError(f"--num is {args.num}; give the number of pictures, 1 or more")
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_config(args.config_file, args.opts)
     cfg.freeze()
     if not cfg.DATASETS.TRAIN:
         raise InputError(f"{args.config_file}: DATASETS.TRAIN is empty; name the data set to draw")

@@ -13,7 +13,7 @@ from panomask import distributed
 from panomask.addresses import MATCH_BY_SUFFIX, PathManager, local_path
 from panomask.atomic_file import write_atomically
 from panomask.checkpoint.files import as_tensors, read_checkpoint, to_plain
-from panomask.checkpoint.foreign import fit_names
+from panomask.checkpoint.foreign import fit_names_of_networks
 from panomask.checkpoint.matching import (
     IncompatibleKeys,
     describe_class_counts,
@@ -126,7 +126,11 @@ class Checkpointer:
         by_suffix |= checkpoint.pop("matching_heuristics", False) is True
         checkpoint["model"] = as_tensors(path, checkpoint["model"])
         own = self.model.state_dict(keep_vars=True)
-        checkpoint["model"], notes = fit_names(path, checkpoint["model"], own, by_suffix=by_suffix)
+        # A model of several networks says what stands before the names of each, such as "detector.".
+        fronts = getattr(self.model, "networks", ())
+        checkpoint["model"], notes = fit_names_of_networks(
+            path, checkpoint["model"], own, fronts, by_suffix=by_suffix
+        )
         refuse_other_model(path, self.model, checkpoint["model"])
         wanted = list(self.checkpointables if checkpointables is None else checkpointables)
         if match == "exact" and (absent := [key for key in wanted if key not in checkpoint]):

@@ -1,7 +1,7 @@
 """Recognise by their names which program wrote the weights, and translate them to our names and layout."""
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -90,6 +90,31 @@ def fit_names(
     fronts = _fronts(names)
     renamed = {names.get(key, fronts.get(key.split(".")[0], "") + key): weights[key] for key in weights}
     return _without_counts(renamed, model_state), notes
+
+
+def fit_names_of_networks(
+    path: str, state: State, model_state: State, fronts: Sequence[str], *, by_suffix: bool = False
+) -> tuple[OrderedDict[str, torch.Tensor], list[str]]:
+    """`fit_names` for a model of several networks, each of which starts from the file as if it were alone.
+
+    Args:
+        path, state, model_state, by_suffix: of `fit_names`.
+        fronts: what stands before the names of each network, such as "detector."; none: one network.
+    """
+    if not fronts or not model_state.keys().isdisjoint(state):
+        return fit_names(path, state, model_state, by_suffix=by_suffix)
+    fitted: OrderedDict[str, torch.Tensor] = OrderedDict()
+    unplaced: list[set[str]] = []
+    notes: list[str] = []
+    for front in fronts:
+        own = {key.removeprefix(front): value for key, value in model_state.items() if key.startswith(front)}
+        weights, found = fit_names(path, state, own, by_suffix=by_suffix)
+        fitted.update((front + key, value) for key, value in weights.items() if key in own)
+        unplaced.append(weights.keys() - own.keys())
+        notes += [f"{front.rstrip('.')}: {note}" for note in found]
+    # What no network has a place for keeps its name, so that the table says that it is left.
+    fitted.update((key, weights[key]) for key in weights if all(key in names for names in unplaced))
+    return fitted, notes
 
 
 def _without_front(state: State, model_state: State) -> tuple[State, list[str]]:

@@ -151,6 +151,7 @@ _C.LOG_PERIOD = 20  # ours: iterations between lines on the console and in metri
 _C.VIS_PERIOD = 0  # iterations between pictures in the event file; 0: none
 _C.CUDNN_BENCHMARK = False  # measure convolution algorithms; worth it when image sizes hardly vary
 _C.FLOAT32_PRECISION = ""  # of matrix products: "highest", "high", "medium"; "": as torch has it
+_C.PROJECT = ""  # ours: the project whose code the run uses; set from the place of the config file
 _C.GLOBAL = CfgNode({"HACK": 1.0})  # Detectron2's scratch value for experiments
 
 

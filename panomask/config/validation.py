@@ -15,6 +15,7 @@ from panomask.config.defaults import get_cfg
 from panomask.config.node import CfgNode, flatten
 from panomask.config.relations import RELATIONS
 from panomask.errors import InputError, nearest_names
+from panomask.registry import kind_of
 
 NOT_OBEYED = (
     "GLOBAL.HACK",
@@ -317,10 +318,11 @@ def check_supported(cfg: CfgNode) -> None:
         reason = _objection(key, values[key], default)
         if reason:
             raise InputError(f"{key} is {values[key]!r}{reason}")
+    kinds = {**values, "MODEL.META_ARCHITECTURE": kind_of(values.get("MODEL.META_ARCHITECTURE", ""))}
     for keys, holds, rule in RELATIONS:
         if any(key not in values or _matches(key, _obeyed_by_projects) for key in keys):
             continue
-        if not holds(*(values[key] for key in keys)):
+        if not holds(*(kinds[key] for key in keys)):
             raise InputError(f"{' and '.join(f'{key} is {values[key]!r}' for key in keys)}; {rule}")
     _check_registered(cfg.DATASETS.REGISTER)
 

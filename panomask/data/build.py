@@ -32,6 +32,7 @@ from panomask.data.samplers import (
 )
 from panomask.data.serialized_list import DatasetFromList
 from panomask.errors import InputError, nearest_names
+from panomask.registry import kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -300,7 +301,7 @@ def _train_loader_from_config(
             cfg.DATASETS.TRAIN,
             # What a model without instances trains on is in images without objects too.
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor",
+            and kind_of(cfg.MODEL.META_ARCHITECTURE) != "SemanticSegmentor",
             min_keypoints=min_keypoints,
             proposal_files=_proposal_files_from_config(cfg, cfg.DATASETS.TRAIN, is_train=True),
         )

@@ -15,6 +15,7 @@ from panomask.data.label_check import check_label_range
 from panomask.data.log_once import log_once
 from panomask.data.panoptic_targets import PanopticInput, segments_to_instances, things_label_of
 from panomask.errors import InputError
+from panomask.registry import kind_of
 from panomask.semantic_png import IGNORE_LABEL, read_semantic_labels
 from panomask.structures.panoptic_record import has_masks_in_png, has_segments, read_segment_map
 from panomask.structures.segment_map import semantic_labels
@@ -113,7 +114,7 @@ class DatasetMapper:
         hflip_indices = None
         if cfg.MODEL.KEYPOINT_ON and is_train:
             hflip_indices = detection_utils.create_keypoint_hflip_indices(cfg.DATASETS.TRAIN)
-        model, names = cfg.MODEL.META_ARCHITECTURE, cfg.DATASETS.TRAIN
+        model, names = kind_of(cfg.MODEL.META_ARCHITECTURE), cfg.DATASETS.TRAIN
         names = [names] if isinstance(names, str) else names
         num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         return {

@@ -31,6 +31,7 @@ from panomask.engine.logger import (
     setup_logger,
 )
 from panomask.engine.predictor import DefaultPredictor
+from panomask.engine.project import add_project, load_config
 from panomask.engine.registration import register_datasets
 from panomask.engine.result_verification import verify_results
 from panomask.engine.setup import default_setup, match_num_classes, refuse_overwriting
@@ -69,6 +70,7 @@ __all__ = [
     "TensorboardWriter",
     "TensorboardXWriter",
     "TrainerBase",
+    "add_project",
     "check_data_sets",
     "collect_env_info",
     "create_ddp_model",
@@ -78,6 +80,7 @@ __all__ = [
     "default_writers",
     "hooks",
     "launch",
+    "load_config",
     "load_for_evaluation",
     "log_every_n",
     "log_every_n_seconds",

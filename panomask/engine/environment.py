@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import random
+import resource
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
@@ -107,6 +108,14 @@ class RandomStates:
         if state is not None:
             set_random_state(state)
         self._loaded = []
+
+
+def peak_memory_mib() -> float:
+    """MiB, the most memory that this process has held so far: of its GPU, or of the machine without one."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
 
 
 def summarize_environment() -> str:

@@ -19,6 +19,7 @@ from panomask.evaluation import (
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
+from panomask.registry import kind_of
 
 COCO_DETECTIONS_PER_IMAGE = 100
 Builder = Callable[[CfgNode, str], DatasetEvaluator]
@@ -71,8 +72,9 @@ def check_data_sets(cfg: CfgNode, *, eval_only: bool = False) -> None:
 
 def _outputs(cfg: CfgNode) -> frozenset[str]:
     """What evaluators find in the output of the config's model; a model of a project may give anything."""
-    outputs = OUTPUTS.get(cfg.MODEL.META_ARCHITECTURE, OUTPUTS["PanopticFPN"])
-    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" and not cfg.MODEL.PANOPTIC_FPN.COMBINE.ENABLED:
+    model = kind_of(cfg.MODEL.META_ARCHITECTURE)
+    outputs = OUTPUTS.get(model, OUTPUTS["PanopticFPN"])
+    if model == "PanopticFPN" and not cfg.MODEL.PANOPTIC_FPN.COMBINE.ENABLED:
         return outputs - {"panoptic_seg"}
     return outputs
 
@@ -116,7 +118,7 @@ def _build_panoptic(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
 
 def _build_cityscapes_instance(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     _need(cfg, dataset_name, "instances", "objects")
-    if cfg.MODEL.META_ARCHITECTURE in _WITH_MASK_HEAD and not cfg.MODEL.MASK_ON:
+    if kind_of(cfg.MODEL.META_ARCHITECTURE) in _WITH_MASK_HEAD and not cfg.MODEL.MASK_ON:
         raise InputError(f"data set {dataset_name!r}: Cityscapes scores masks; set MODEL.MASK_ON True")
     return CityscapesInstanceEvaluator(dataset_name)
 

@@ -21,7 +21,7 @@ from panomask import distributed
 from panomask.checkpoint import Checkpointer
 from panomask.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 from panomask.data.batching import ResumableLoader
-from panomask.engine.environment import preserve_random_state
+from panomask.engine.environment import peak_memory_mib, preserve_random_state
 from panomask.engine.train_loop import HookBase
 from panomask.engine.writers import EventWriter
 from panomask.evaluation import flatten_results_dict
@@ -131,7 +131,8 @@ class IterationTimer(HookBase):
 class PeriodicWriter(HookBase):
     """Lets writers write every `period` iterations, after the last one, and after training.
 
-    The last hook of a trainer, so that what other hooks record in an iteration is written in it.
+    The last hook of a trainer, so that what other hooks record in an iteration is written in it. Records the
+    peak of memory so far as `max_mem`, in MiB.
     """
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20) -> None:
@@ -144,6 +145,7 @@ class PeriodicWriter(HookBase):
     def after_step(self) -> None:
         is_last = self.trainer.iter == self.trainer.max_iter - 1
         if is_last or (self.trainer.iter + 1) % self._period == 0:
+            self.trainer.storage.put_scalar("max_mem", peak_memory_mib(), smoothing_hint=False)
             for writer in self._writers:
                 writer.write()
 

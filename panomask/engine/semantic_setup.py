@@ -16,6 +16,7 @@ from panomask.data.label_check import check_label_images
 from panomask.data.panoptic_targets import things_label_of
 from panomask.engine.run_state import TrainedNames
 from panomask.errors import InputError
+from panomask.registry import kind_of
 
 SEM_SEG_CLASSES_KEY = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 
@@ -44,7 +45,7 @@ def match_stuff_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     Raises:
         InputError: data sets disagree, or the config states another number or label than they have.
     """
-    if cfg.MODEL.META_ARCHITECTURE not in SEMANTIC_MODELS:
+    if kind_of(cfg.MODEL.META_ARCHITECTURE) not in SEMANTIC_MODELS:
         return []
     classes = {name: found for name in names if (found := stuff_classes_of(name))}
     if not classes:
@@ -109,7 +110,7 @@ def check_truth(cfg: CfgNode, *, eval_only: bool = False) -> None:
 
     A data set that a user registered by a function of his own passes: its dicts may hold anything.
     """
-    model = cfg.MODEL.META_ARCHITECTURE
+    model = kind_of(cfg.MODEL.META_ARCHITECTURE)
     train = [] if eval_only else list(cfg.DATASETS.TRAIN)
     for name in (*train, *cfg.DATASETS.TEST):
         stuff_classes, things = stuff_classes_of(name), MetadataCatalog.get(name).get("thing_classes")
@@ -199,7 +200,7 @@ def settle_stuff(cfg: CfgNode, trained: Mapping[str, Any] | None) -> dict[str, A
     Returns:
         Metadata fields of the semantic classes that the model predicts; empty where nothing is known of them.
     """
-    if cfg.MODEL.META_ARCHITECTURE not in SEMANTIC_MODELS:
+    if kind_of(cfg.MODEL.META_ARCHITECTURE) not in SEMANTIC_MODELS:
         return {}
     if trained is None:
         names = [name for name in cfg.DATASETS.TEST if name in DatasetCatalog]

@@ -26,6 +26,7 @@ from panomask.engine.registration import register_datasets
 from panomask.engine.semantic_setup import check_truth, match_stuff_classes
 from panomask.errors import InputError
 from panomask.layers import resolve_device
+from panomask.registry import kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def num_classes_keys(cfg: CfgNode) -> list[str]:
 
     A one-stage detector with masks or keypoints has it twice.
     """
-    model = cfg.MODEL.META_ARCHITECTURE
+    model = kind_of(cfg.MODEL.META_ARCHITECTURE)
     keys = [NUM_CLASSES_KEYS[model]] if model in NUM_CLASSES_KEYS else []
     if model in ("FCOS", "RetinaNet") and (cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON):
         keys.append(_ROI_CLASSES_KEY)

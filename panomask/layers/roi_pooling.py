@@ -78,13 +78,13 @@ class ROIAlign(nn.Module):
 class ROIWarp(ROIAlign):
     """Bilinear samples, as RoIAlign takes them, of the whole cells that RoIPool would pool.
 
-    What the paper compares RoIAlign with ("RoIWarp" of Dai et al., arXiv:1512.04412, in table 2c): the corners
-    of a box are rounded to cells, and the region is all cells from the first to the last, both included. Only
-    the cells of the output are not rounded, and their values are interpolated.
+    What the paper compares RoIAlign with ("RoIWarp" of Dai et al., arXiv:1512.04412, in table 2c): the
+    corners of a box are rounded to cells, and the region is all cells from the first to the last, both
+    included. Only the cells of the output are not rounded, and their values are interpolated.
 
     Args:
-        output_size, spatial_scale, sampling_ratio, aggregation: of `ROIAlign`; aligned by half a cell always, as
-            a region of whole cells has no other sense.
+        output_size, spatial_scale, sampling_ratio, aggregation: of `ROIAlign`; aligned by half a cell always,
+            as a region of whole cells has no other sense.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ def _roi_align_max(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """torchvision's `roi_align` with the largest in place of the mean of a cell's samples, at the same places.
+    """torchvision's `roi_align` with the largest of a cell's samples in place of their mean.
 
     A grid that is g times as fine, with one sample in each cell, holds all samples; a cell is a block of it.
     """

@@ -11,7 +11,7 @@ from torch import nn
 
 from panomask.checkpoint import Checkpointer
 from panomask.checkpoint.files import write_weights
-from panomask.checkpoint.foreign import translate
+from panomask.checkpoint.foreign import fit_names_of_networks, translate
 from panomask.config import get_cfg
 from panomask.errors import InputError
 from panomask.modeling import build_model
@@ -339,3 +339,17 @@ def test_a_detector_of_torchvision_without_heads():
         "backbone.bottom_up.stem.conv1.weight",
         "proposal_generator.rpn_head.objectness_logits.weight",
     }
+
+
+def test_each_of_several_networks_starts_from_the_file():
+    """A backbone's weights go below both fronts; what neither has a place for keeps its name."""
+    own = {f"{front}.backbone.conv.weight": torch.zeros(2, 2) for front in ("one", "two")}
+    own |= {"one.head.weight": torch.zeros(3)}
+    state = {"backbone.conv.weight": torch.ones(2, 2), "other.weight": torch.ones(1)}
+    fitted, _ = fit_names_of_networks("f.pth", state, own, ("one.", "two."))
+    assert fitted.keys() == {"one.backbone.conv.weight", "two.backbone.conv.weight", "other.weight"}
+    # A checkpoint of the model itself is taken as it is, and so is that of a model of one network.
+    whole = {key: torch.ones_like(value) for key, value in own.items()}
+    assert fit_names_of_networks("f.pth", whole, own, ("one.", "two."))[0].keys() == own.keys()
+    alone = {"backbone.conv.weight": torch.zeros(2, 2)}
+    assert fit_names_of_networks("f.pth", state, alone, ())[0].keys() == state.keys()

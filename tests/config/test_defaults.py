@@ -47,6 +47,7 @@ OURS = {
     "MODEL.REGNET.W_0": 96,
     "MODEL.REGNET.W_A": 38.65,
     "MODEL.REGNET.W_M": 2.43,
+    "PROJECT": "",
     "SOLVER.ADAMW_BETAS": [0.9, 0.999],
     "SOLVER.OPTIMIZER": "SGD",
     "TEST.BOUNDARY_IOU": False,

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
         *("structures", "layers", "config", "modeling", "data", "solver"),
         *("checkpoint", "evaluation", "visualization"),
     },
+    "ablation": {"config", "data", "engine"},
     "model_zoo": {"config", "modeling", "checkpoint"},
     "detectron2_api": set(),
     "": {"detectron2_api"},

@@ -80,7 +80,7 @@ def mask_rcnn_inference(pred_mask_logits: torch.Tensor, pred_instances: Sequence
 
 
 def crop_masks(instances: Sequence[Instances], mask_side: int) -> torch.Tensor:
-    """The part of each RoI's true mask inside its `proposal_boxes`, (R, Hm, Wm) bool; one RoI at the least."""
+    """Each RoI's true mask inside its `proposal_boxes`, (R, Hm, Wm) bool, of at least one RoI."""
     return cat([x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, mask_side) for x in instances])
 
 
