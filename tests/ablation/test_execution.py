@@ -163,7 +163,15 @@ def start(study: Path, *words: str) -> subprocess.Popen:
         " ".join(STAND_IN),
         *words,
     ]
-    return subprocess.Popen(command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Where the tests run in the background, Ctrl-C is ignored, and so it would be by what they start.
+    return subprocess.Popen(
+        command,
+        cwd=study,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def hangs(study: Path) -> bool:
