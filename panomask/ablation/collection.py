@@ -118,7 +118,8 @@ def _training_cost(folder: Path) -> dict[str, float]:
     memory = [line["max_mem"] for line in lines if line.get("max_mem")]
     cost: dict[str, float] = {}
     if seconds:
-        iterations = max(int(line["iteration"]) for line in lines) + 1
+        # The line of the evaluation comes after the last iteration.
+        iterations = max(int(line["iteration"]) for line in lines if line.get("time")) + 1
         cost = {"seconds_per_iteration": median(seconds), "seconds": median(seconds) * iterations}
     return {**cost, "memory_mib": max(memory)} if memory else cost
 

@@ -121,7 +121,7 @@ def _start(
             f"the command {command[0]!r} cannot be started ({error.strerror}); see --command"
         ) from error
     what = {"new": "started", "failed": "tried again"}.get(before, "goes on from its last checkpoint")
-    logger.info(f"{run.name}: {what}; its output is in {run.folder / CONSOLE_FILE}")
+    logger.info(f"{run.name}: {what} as process {process.pid}; its output is in {run.folder / CONSOLE_FILE}")
     return _Job(run, process, lock, console, slot, time.monotonic())
 
 

@@ -1,6 +1,9 @@
 """What a trained model costs: its parameters, and the operations of one inference."""
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from panomask.config import CfgNode
@@ -23,20 +26,17 @@ def measure_model(config_file: Path, overrides: Sequence[str]) -> dict[str, floa
         InputError: weights or data that are not there, or a model that cannot be traced.
     """
     cfg = load_config(config_file, [*overrides, "MODEL.DEVICE", "cpu"])
-    register_datasets(cfg)
-    model = DefaultPredictor(cfg).model
-    sample = build_sample(cfg)
-    try:
-        counts = (
-            FlopCountAnalysis(model, [sample])
-            .unsupported_ops_warnings(False)
-            .uncalled_modules_warnings(False)
-        )
-        flops = float(counts.total())
-    except RuntimeError as error:  # of torch's tracing: of the model, which may be anybody's
-        raise InputError(
-            f"{config_file}: its operations cannot be counted ({str(error).splitlines()[0]})"
-        ) from error
+    with _quietly():
+        register_datasets(cfg)
+        model = DefaultPredictor(cfg).model
+        sample = build_sample(cfg)
+        counts = FlopCountAnalysis(model, [sample])
+        counts.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        try:
+            flops = float(counts.total())
+        except RuntimeError as error:  # of torch's tracing: of the model, which may be anybody's
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{config_file}: the model's operations cannot be counted ({reason})") from error
     return {"parameters": float(sum(p.numel() for p in model.parameters())), "flops": flops}
 
 
@@ -47,3 +47,17 @@ def build_sample(cfg: CfgNode) -> dict[str, object]:
     data_set = get_detection_dataset_dicts(cfg.DATASETS.TEST[0], filter_empty=False, check_consistency=False)
     sample = DatasetMapper(cfg, is_train=False)(data_set[0])
     return {key: sample[key] for key in ("image", "height", "width", "proposals") if key in sample}
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what loading and tracing say, which belongs to a training and not to a table."""
+    log = logging.getLogger("panomask")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit.script`", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
