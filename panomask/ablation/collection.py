@@ -64,7 +64,7 @@ def _run_outcome(output: Path, variant: Variant, seed: int) -> RunOutcome:
     record = _record(folder)
     is_done = record.get("status") == "done" and (folder / RESULTS_FILE).is_file()
     if not is_done:
-        status = "failed" if record.get("status") == "failed" else "missing"
+        status = "failed" if record.get("status") == "failed" else "interrupted" if record else "missing"
         return RunOutcome(seed, status, relative, error=str(record.get("error", "")))
     cost = {**_training_cost(folder), **_model_cost(folder, record)}
     return RunOutcome(seed, "done", relative, scores=_scores(folder / RESULTS_FILE), cost=cost)

@@ -11,7 +11,8 @@ class RunOutcome:
 
     Args:
         seed: SEED of the run.
-        status: "done", "failed" (it ended with an error) or "missing" (it has not ended).
+        status: "done", "failed" (it ended with an error), "interrupted" (it has not ended) or "missing" (it has
+            not begun).
         scores: metric ("segm/AP") -> number; without what the run did not measure, or measured as NaN.
         cost: "seconds" of training, "seconds_per_iteration", "memory_mib" (peak, of the GPU where there was
             one, else of the process), "parameters", "flops" (of one inference); without what is not known.

@@ -1,5 +1,8 @@
 """Every row of every table builds, learns and predicts."""
 
+import csv
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,11 @@ from panomask.engine import load_config
 from panomask.modeling import build_model
 
 PROJECT = Path(__file__).parents[1]
+TINY = """
+    MODEL.DEVICE cpu  MODEL.RESNETS.STEM_OUT_CHANNELS 8  MODEL.RESNETS.RES2_OUT_CHANNELS 8
+    MODEL.ROI_BOX_HEAD.FC_DIM 16  MODEL.ROI_MASK_HEAD.FC_DIM 16
+    INPUT.MIN_SIZE_TRAIN 96  INPUT.MIN_SIZE_TEST 64  INPUT.MAX_SIZE_TEST 96
+""".split()
 SWEEPS = {path.stem: path for path in sorted(PROJECT.glob("*.yaml"))}
 ON_COCO = {
     **{name: "mask_rcnn_R_50_C4_1x" for name in ("table_2b", "table_2c", "sampling")},
@@ -74,3 +82,30 @@ def test_the_rows_of_a_table_differ_in_what_they_say():
     assert keys["table_2c"] == keys["table_2d"] == poolers
     assert keys["table_2b"] == {"MODEL.ROI_MASK_HEAD.NAME", "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"}
     assert keys["table_2e"] == {"MODEL.ROI_MASK_HEAD.NAME", "MODEL.ROI_MASK_HEAD.NUM_FC"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["table_2b", "table_2c", "table_2e"])
+def test_every_row_is_trained_and_evaluated_by_its_command(tmp_path, name):
+    """As a user runs it, with few iterations: the table has a number in every cell."""
+    tool = PROJECT.parents[1] / "tools" / "ablate.py"
+    short = ["SOLVER.MAX_ITER", "3", "TEST.SHEET_IMAGES", "0", "DATALOADER.NUM_WORKERS", "0"]
+    command = [
+        sys.executable,
+        tool,
+        SWEEPS[name],
+        "--seeds",
+        "1",
+        "--jobs",
+        "2",
+        "--output",
+        tmp_path / "out",
+        *TINY,
+    ]
+    answer = subprocess.run([*map(str, command), *short], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "runs.csv").open()))
+    assert len(rows) == len(read_sweep(SWEEPS[name]).variants())
+    for row in rows:
+        assert row["status"] == "done"
+        assert all(float(row[metric]) >= 0 for metric in ("segm/AP", "segm/AP50", "segm/AP75", "bbox/AP"))
