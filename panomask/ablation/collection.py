@@ -33,7 +33,7 @@ def collect(folder: Path) -> SweepOutcome:
         VariantOutcome(
             choices=variant.choices,
             overrides=_own_overrides(sweep, variant),
-            runs=tuple(_run_outcome(folder, variant, seed) for seed in sweep.seeds),
+            runs=tuple(_run_outcome(folder, sweep, variant, seed) for seed in sweep.seeds),
         )
         for variant in sweep.variants()
     ]
@@ -58,7 +58,7 @@ def _own_overrides(sweep: Sweep, variant: Variant) -> Mapping[str, str]:
     return own if variant.base == sweep.base else {"--config-file": variant.base, **own}
 
 
-def _run_outcome(output: Path, variant: Variant, seed: int) -> RunOutcome:
+def _run_outcome(output: Path, sweep: Sweep, variant: Variant, seed: int) -> RunOutcome:
     relative = Path(variant.folder) / f"seed_{seed}"
     folder = output / relative
     record = _record(folder)
@@ -67,7 +67,7 @@ def _run_outcome(output: Path, variant: Variant, seed: int) -> RunOutcome:
         status = "failed" if record.get("status") == "failed" else "interrupted" if record else "missing"
         return RunOutcome(seed, status, relative, error=str(record.get("error", "")))
     cost = {**_training_cost(folder), **_model_cost(folder, record)}
-    return RunOutcome(seed, "done", relative, scores=_scores(folder / RESULTS_FILE), cost=cost)
+    return RunOutcome(seed, "done", relative, scores=_scores(folder / RESULTS_FILE, sweep.metrics), cost=cost)
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -75,17 +75,22 @@ def _record(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _scores(path: Path) -> dict[str, float]:
-    """Every number of a results.json, as "data set/task/metric"; of one data set as "task/metric" too."""
+def _scores(path: Path, metrics: Sequence[str]) -> dict[str, float]:
+    """Every number of a results.json, as "data set/task/metric"; of one data set as "task/metric".
+
+    `metrics` of the sweep may have the data set's name all the same.
+    """
     results = read_json(path)
     found = {}
     for data_set, tasks in results.items():
-        for task, metrics in tasks.items() if isinstance(tasks, dict) else ():
-            for metric, value in metrics.items() if isinstance(metrics, dict) else ():
-                if isinstance(value, int | float):
-                    found[f"{data_set}/{task}/{metric}"] = float(value)
-                    if len(results) == 1:
-                        found[f"{task}/{metric}"] = float(value)
+        for task, of_task in tasks.items() if isinstance(tasks, dict) else ():
+            for metric, value in of_task.items() if isinstance(of_task, dict) else ():
+                if not isinstance(value, int | float):
+                    continue
+                short, long = f"{task}/{metric}", f"{data_set}/{task}/{metric}"
+                found[short if len(results) == 1 else long] = float(value)
+                if long in metrics:
+                    found[long] = float(value)
     return found
 
 

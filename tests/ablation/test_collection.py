@@ -1,10 +1,11 @@
 """Folders of runs read: which numbers are columns, and what a run has cost."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from panomask.ablation import Sweep, collect, write_sweep
+from panomask.ablation import Sweep, collect, load_sweep, write_sweep
 from panomask.ablation.sweep import Axis, Choice
 from panomask.errors import InputError
 
@@ -45,6 +46,14 @@ def test_of_several_data_sets_each_has_its_columns(folder):
     outcome = collect(folder)
     assert outcome.metrics == ("a/bbox/AP", "b/bbox/AP")
     assert outcome.variants[0].runs[0].scores == {"a/bbox/AP": 1.0, "b/bbox/AP": 2.0}
+
+
+def test_a_metric_may_name_its_data_set(folder):
+    sweep = replace(load_sweep(folder), metrics=("val/segm/AP", "bbox/AP"))
+    write_sweep(sweep, folder)
+    outcome = collect(folder)
+    assert outcome.metrics == ("val/segm/AP", "bbox/AP")
+    assert outcome.variants[0].runs[0].scores["val/segm/AP"] == 1.0
 
 
 def test_what_a_variant_changes(folder):

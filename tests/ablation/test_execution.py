@@ -99,7 +99,7 @@ def test_the_outcome_is_read_from_the_folders(study):
         342,
     ]
     run = outcome.variants[1].runs[0]
-    assert run.scores == {"val/bbox/AP": 341, "bbox/AP": 341, "val/bbox/APl": 2, "bbox/APl": 2}
+    assert run.scores == {"bbox/AP": 341, "bbox/APl": 2}
     assert run.cost == {"seconds_per_iteration": 0.375, "seconds": 7.5, "memory_mib": 120}
     assert outcome.variants[1].overrides == {"MODEL.RESNETS.DEPTH": "34"}
     assert str(run.folder) == "34/seed_1"
