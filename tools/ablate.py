@@ -11,7 +11,6 @@ and what failed is tried again.
 
 import argparse
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from panomask.ablation import (
     check_seeds,
     collect,
     execute,
+    locked_folder,
     plan_runs,
     read_sweep,
     require_ablation_packages,
@@ -32,6 +32,7 @@ from panomask.ablation import (
     write_sweep,
 )
 from panomask.engine import run_tool, setup_logger
+from panomask.engine.project import project_folder_of
 from panomask.errors import InputError
 
 logger = logging.getLogger("panomask.ablate")
@@ -53,7 +54,7 @@ examples:
     %(prog)s FILE --jobs 20 \\
       --command "srun --nodes 1 --gpus 8 --cpus-per-task 64 python tools/train_net.py --num-gpus 8"
   the tables again, from the folders of the runs:
-    %(prog)s --table output/ablations/table_2c
+    %(prog)s --table output/ablations/roi_ablation/table_2c
 
 a sweep file:
   title: RoI pooling
@@ -93,7 +94,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--base", metavar="FILE", help="base config in place of the sweep's")
     parser.add_argument("--seeds", metavar="N,N,...", help="seeds in place of the sweep's")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="folder of the runs (default: output/ablations/NAME)"
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the sweep (default: output/ablations/NAME, or output/ablations/PROJECT/NAME)",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides for all runs")
     return parser.parse_intermixed_args()
@@ -102,7 +106,7 @@ def parse_args() -> argparse.Namespace:
 def build_sweep(args: argparse.Namespace) -> Sweep:
     """The sweep of the file, changed as the command line says."""
     sweep = with_overrides(read_sweep(args.sweep), args.opts)
-    if args.base:
+    if args.base is not None:
         own = [choice.base for axis in sweep.axes for choice in axis.choices if choice.base]
         if own:
             raise InputError(
@@ -111,17 +115,34 @@ def build_sweep(args: argparse.Namespace) -> Sweep:
         if not Path(args.base).is_file():
             raise InputError(f"--base {args.base}: no such file")
         sweep = replace(sweep, base=args.base)
-    if args.seeds:
+    if args.seeds is not None:
         words = args.seeds.split(",")
-        sweep = replace(sweep, seeds=check_seeds([int(w) if w.isdigit() else w for w in words], "--seeds"))
-    return sweep
+        seeds = check_seeds([int(word) if word.isdecimal() else word for word in words], "--seeds")
+        sweep = replace(sweep, seeds=seeds)
+    return replace(sweep, command=shlex.join(["python", *sys.argv]))
 
 
-def default_command() -> list[str]:
-    """This Python, and the train_net.py beside this file."""
-    script = Path(__file__).with_name("train_net.py").resolve()
-    here = Path.cwd()
-    return [sys.executable, str(script.relative_to(here) if script.is_relative_to(here) else script)]
+def build_command(words: str | None) -> list[str]:
+    """What --command says; by default this Python, and the train_net.py beside this file."""
+    if words is None:
+        script, here = Path(__file__).with_name("train_net.py").resolve(), Path.cwd()
+        return [sys.executable, str(script.relative_to(here) if script.is_relative_to(here) else script)]
+    try:
+        command = shlex.split(words)
+    except ValueError as error:
+        raise InputError(f"--command {words!r}: {str(error).lower()}") from error
+    if not command:
+        raise InputError("--command is empty; give what starts a training, such as python tools/train_net.py")
+    return command
+
+
+def output_folder(args: argparse.Namespace) -> Path:
+    """Where the sweep's runs and tables go."""
+    project = project_folder_of(args.sweep)
+    output = args.output or Path("output", "ablations", *([project.name] if project else []), args.sweep.stem)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: is a file; name a folder")
+    return output
 
 
 def describe(runs: Sequence[Run], command: Sequence[str]) -> str:
@@ -133,27 +154,40 @@ def describe(runs: Sequence[Run], command: Sequence[str]) -> str:
     return "\n".join([*lines, f"{len(runs)} runs, {num_done} of them done"])
 
 
-def main() -> None:
-    args = parse_args()
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise InputError for arguments that do not go together."""
     if (args.sweep is None) == (args.table is None):
         raise InputError("give a sweep file to run, or --table FOLDER to make its tables again (see --help)")
     if args.jobs < 1 or args.gpus_per_job < 0:
         raise InputError(f"--jobs {args.jobs} --gpus-per-job {args.gpus_per_job}: at least 1, and at least 0")
+    others = [args.command, args.base, args.seeds, args.output, args.dry_run or None, args.opts or None]
+    if args.table is not None and any(value is not None for value in others):
+        raise InputError(
+            "--table makes the tables of what has run; nothing else of a command line goes with it"
+        )
+
+
+def main() -> None:
+    args = parse_args()
+    check_arguments(args)
     setup_logger(name="panomask")
     if args.table is not None:
         require_ablation_packages()
         report(args.table)
         return
-    sweep = replace(build_sweep(args), command=shlex.join(["python", *sys.argv]))
-    output = args.output or Path("output") / "ablations" / args.sweep.stem
-    command = shlex.split(args.command) if args.command else default_command()
+    sweep, output, command = build_sweep(args), output_folder(args), build_command(args.command)
     runs = plan_runs(sweep, output)
     if args.dry_run:
         print(describe(runs, command))
         return
     require_ablation_packages()
-    os.makedirs(output, exist_ok=True)
-    write_sweep(sweep, output)
+    try:
+        with locked_folder(output):
+            write_sweep(sweep, output)
+    except OSError as error:
+        raise InputError(
+            f"--output {output}: cannot be written to ({error.strerror}); name another"
+        ) from error
     failed = execute(runs, command=command, jobs=args.jobs, gpus_per_job=args.gpus_per_job)
     report(output)
     if failed:
@@ -164,11 +198,14 @@ def main() -> None:
 
 
 def report(folder: Path) -> None:
-    """Write tables, plot and page of a sweep, and print the table."""
-    files = write_report(collect(folder), folder)
+    """Write tables, plot and page of a sweep, and print the tables."""
+    if not folder.is_dir():
+        raise InputError(f"--table {folder}: no such folder; give the folder that a sweep was run in")
+    with locked_folder(folder):
+        files = write_report(collect(folder), folder)
     for name in ("scores.md", "cost.md"):
         print((folder / name).read_text(encoding="utf-8"))
-    logger.info(f"Written: {', '.join(map(str, files))}")
+    logger.info(f"Written to {folder}: {', '.join(file.name for file in files)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from panomask.ablation.execution import execute
 from panomask.ablation.outcomes import RunOutcome, SweepOutcome, VariantOutcome
 from panomask.ablation.report import write_report
 from panomask.ablation.run_folder import Run, plan_runs
+from panomask.ablation.run_lock import locked_folder
 from panomask.ablation.statistics import require_ablation_packages
 from panomask.ablation.sweep import (
     Axis,
@@ -31,6 +32,7 @@ __all__ = [
     "collect",
     "execute",
     "load_sweep",
+    "locked_folder",
     "plan_runs",
     "read_sweep",
     "require_ablation_packages",

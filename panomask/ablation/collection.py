@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -9,11 +10,17 @@ from typing import Any
 
 from panomask.ablation.model_cost import measure_model
 from panomask.ablation.outcomes import RunOutcome, SweepOutcome, VariantOutcome
-from panomask.ablation.run_folder import CONFIG_FILE, RESULTS_FILE, RUN_FILE
-from panomask.ablation.sweep import Sweep, Variant, load_sweep
-from panomask.engine.project import project_folder_of
-from panomask.errors import InputError, nearest_names
-from panomask.json_file import read_json, write_json
+from panomask.ablation.run_folder import (
+    CONFIG_FILE,
+    RUN_FILE,
+    attempts_of,
+    read_mapping,
+    read_record,
+    read_results,
+)
+from panomask.ablation.sweep import RUNS_FOLDER, Sweep, Variant, load_sweep
+from panomask.errors import nearest_names
+from panomask.json_file import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -25,70 +32,85 @@ _MAIN_METRICS = ("AP", "PQ", "mIoU", "AR@1000")
 def collect(folder: Path) -> SweepOutcome:
     """What has become of the sweep in a folder, from its files alone.
 
+    A broken file of a run is warned of and leaves a gap.
+
     Raises:
-        InputError: no sweep in the folder, a broken file, or a metric that no run has measured.
+        InputError: no sweep in the folder, or a broken one.
     """
     sweep = load_sweep(folder)
-    variants = [
-        VariantOutcome(
-            choices=variant.choices,
-            overrides=_own_overrides(sweep, variant),
-            runs=tuple(_run_outcome(folder, sweep, variant, seed) for seed in sweep.seeds),
+    variants = sweep.variants()
+    results = {
+        _place(v, seed): _results_of_done(folder / _place(v, seed)) for v in variants for seed in sweep.seeds
+    }
+    data_sets = {name for found in results.values() for name in found or ()}
+    outcomes = []
+    for variant in variants:
+        places = {seed: _place(variant, seed) for seed in sweep.seeds}
+        runs = tuple(
+            _run_outcome(
+                folder, place, seed, _scores(results[place], sweep.metrics, is_one=len(data_sets) == 1)
+            )
+            for seed, place in places.items()
         )
-        for variant in sweep.variants()
-    ]
-    records = [_record(folder / run.folder) for variant in variants for run in variant.runs]
-    commits = sorted({str(record["commit"]) for record in records if record.get("commit")})
+        outcomes.append(VariantOutcome(variant.choices, _own_overrides(sweep, variant), runs))
+    attempts = [attempt for place in results for attempt in attempts_of(read_record(folder / place))]
     return SweepOutcome(
         title=sweep.title,
         notes=sweep.notes,
         axes=tuple(axis.name for axis in sweep.axes),
-        metrics=_metrics(folder, sweep, variants),
+        metrics=_metrics(folder, sweep, outcomes),
         seeds=sweep.seeds,
-        variants=tuple(variants),
+        variants=tuple(outcomes),
         baseline=sweep.baseline,
         command=sweep.command,
-        commit=", ".join(commits),
+        commit=", ".join(dict.fromkeys(attempt["commit"] for attempt in attempts if attempt.get("commit"))),
+        overrides=sweep.overrides,
     )
+
+
+def _place(variant: Variant, seed: int) -> Path:
+    return Path(RUNS_FOLDER) / variant.folder / f"seed_{seed}"
+
+
+def _results_of_done(folder: Path) -> Mapping[str, Any] | None:
+    return read_results(folder) if read_record(folder).get("status") == "done" else None
 
 
 def _own_overrides(sweep: Sweep, variant: Variant) -> Mapping[str, str]:
     """What tells a variant from the others; its base config too, where it has one of its own."""
-    own = {key: value for key, value in variant.overrides.items() if key not in {*sweep.overrides, "PROJECT"}}
+    chosen = {key for axis in sweep.axes for choice in axis.choices for key in choice.overrides}
+    own = {key: value for key, value in variant.overrides.items() if key in chosen}
     return own if variant.base == sweep.base else {"--config-file": variant.base, **own}
 
 
-def _run_outcome(output: Path, sweep: Sweep, variant: Variant, seed: int) -> RunOutcome:
-    relative = Path(variant.folder) / f"seed_{seed}"
-    folder = output / relative
-    record = _record(folder)
-    is_done = record.get("status") == "done" and (folder / RESULTS_FILE).is_file()
-    if not is_done:
-        status = "failed" if record.get("status") == "failed" else "interrupted" if record else "missing"
-        return RunOutcome(seed, status, relative, error=str(record.get("error", "")))
-    cost = {**_training_cost(folder), **_model_cost(folder, record)}
-    return RunOutcome(seed, "done", relative, scores=_scores(folder / RESULTS_FILE, sweep.metrics), cost=cost)
+def _run_outcome(output: Path, place: Path, seed: int, scores: Mapping[str, float] | None) -> RunOutcome:
+    """`scores` are None where the run is not done."""
+    folder = output / place
+    record = read_record(folder)
+    if scores is None:
+        has_failed = record.get("status") == "failed"
+        status = "failed" if has_failed else "interrupted" if (folder / RUN_FILE).is_file() else "missing"
+        return RunOutcome(seed, status, place, error=str(record.get("error", "")) if has_failed else "")
+    return RunOutcome(seed, "done", place, scores, {**_training_cost(folder), **_model_cost(folder, record)})
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    path = folder / RUN_FILE
-    return read_json(path) if path.is_file() else {}
+def _scores(
+    results: Mapping[str, Any] | None, metrics: Sequence[str], *, is_one: bool
+) -> dict[str, float] | None:
+    """Every finite number of a results.json, as "data set/task/metric".
 
-
-def _scores(path: Path, metrics: Sequence[str]) -> dict[str, float]:
-    """Every number of a results.json, as "data set/task/metric"; of one data set as "task/metric".
-
-    `metrics` of the sweep may have the data set's name all the same.
+    Where all runs have one data set, `is_one`, its name is left out, but for `metrics` that have it.
     """
-    results = read_json(path)
+    if results is None:
+        return None
     found = {}
     for data_set, tasks in results.items():
         for task, of_task in tasks.items() if isinstance(tasks, dict) else ():
             for metric, value in of_task.items() if isinstance(of_task, dict) else ():
-                if not isinstance(value, int | float):
+                if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                     continue
-                short, long = f"{task}/{metric}", f"{data_set}/{task}/{metric}"
-                found[short if len(results) == 1 else long] = float(value)
+                long = f"{data_set}/{task}/{metric}"
+                found[f"{task}/{metric}" if is_one else long] = float(value)
                 if long in metrics:
                     found[long] = float(value)
     return found
@@ -96,12 +118,11 @@ def _scores(path: Path, metrics: Sequence[str]) -> dict[str, float]:
 
 def _metrics(folder: Path, sweep: Sweep, variants: Sequence[VariantOutcome]) -> tuple[str, ...]:
     """The columns: those that the sweep names, which some run must have, or the main one of each task."""
-    measured = [name for variant in variants for run in variant.runs for name in run.scores]
-    measured = list(dict.fromkeys(measured))
+    measured = list(dict.fromkeys(name for v in variants for run in v.runs for name in run.scores))
     for metric in sweep.metrics if measured else ():
         if metric not in measured:
             near = ", ".join(nearest_names(metric, measured)) or ", ".join(measured[:8])
-            raise InputError(f"{folder}: no run has measured the metric {metric!r}; nearest: {near}")
+            logger.warning(f"{folder}: no run has measured the metric {metric!r}; nearest: {near}")
     if sweep.metrics:
         return sweep.metrics
     # Without the data set, where there is only one.
@@ -119,44 +140,44 @@ def _metrics(folder: Path, sweep: Sweep, variants: Sequence[VariantOutcome]) -> 
 def _training_cost(folder: Path) -> dict[str, float]:
     """Seconds and memory from metrics.json; of an interrupted run too, as if it had not been."""
     lines = _metric_lines(folder / "metrics.json")
-    seconds = [line["time"] for line in lines if line.get("time")]
-    memory = [line["max_mem"] for line in lines if line.get("max_mem")]
-    cost: dict[str, float] = {}
-    if seconds:
-        # The line of the evaluation comes after the last iteration.
-        iterations = max(int(line["iteration"]) for line in lines if line.get("time")) + 1
-        cost = {"seconds_per_iteration": median(seconds), "seconds": median(seconds) * iterations}
+    timed = [line for line in lines if "time" in line]
+    cost = {}
+    if timed:
+        seconds = median(line["time"] for line in timed)
+        # The line of the evaluation comes after the last iteration, and has no time.
+        iterations = max(line["iteration"] for line in timed) + 1
+        cost = {"seconds_per_iteration": seconds, "seconds": seconds * iterations}
+    memory = [line["max_mem"] for line in lines if "max_mem" in line]
     return {**cost, "memory_mib": max(memory)} if memory else cost
 
 
-def _metric_lines(path: Path) -> list[dict[str, Any]]:
+def _metric_lines(path: Path) -> list[dict[str, float]]:
+    """The numbers in each line; what is no JSON, such as a line that a kill cut short, is left out."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for words in text.splitlines():
         try:
-            line = json.loads(text)
+            line = json.loads(words)
         except json.JSONDecodeError:
-            continue  # cut short by a kill
-        if isinstance(line, dict) and "iteration" in line:
-            lines.append(line)
+            continue
+        numbers = line.items() if isinstance(line, dict) else ()
+        found = {k: v for k, v in numbers if isinstance(v, int | float) and math.isfinite(v)}
+        if "iteration" in found:
+            lines.append(found)
     return lines
 
 
 def _model_cost(folder: Path, record: Mapping[str, Any]) -> dict[str, float]:
     """Parameters and FLOPs of the trained model, measured once and kept in the run's folder."""
-    path = folder / MODEL_COST_FILE
-    if path.is_file():
-        return read_json(path)
+    known = read_mapping(folder / MODEL_COST_FILE, "it is measured again")
     weights = folder / "model_final.pth"
-    if not weights.is_file():
-        return {}
-    project = record["overrides"].get("PROJECT") or project_folder_of(record["base"])
+    if known is not None or not weights.is_file():
+        return known or {}
+    project = ["PROJECT", str(record["project"])] if record.get("project") else []
     try:
-        cost = measure_model(
-            folder / CONFIG_FILE,
-            ["MODEL.WEIGHTS", str(weights), *(["PROJECT", str(project)] if project else [])],
-        )
-    except InputError as error:  # the data may be elsewhere now, or the project's code gone: scores stand
-        logger.warning(f"{folder}: parameters and FLOPs are not known ({error})")
+        cost = measure_model(folder / CONFIG_FILE, ["MODEL.WEIGHTS", str(weights), *project])
+    except Exception as error:  # a project's code may raise anything, and a table must not fail for it
+        logger.warning(f"{folder}: parameters and FLOPs are not known ({type(error).__name__}: {error})")
         return {}
-    write_json(path, cost)
+    write_json(folder / MODEL_COST_FILE, cost)
     return cost

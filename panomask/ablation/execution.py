@@ -14,13 +14,16 @@ from typing import IO
 
 import torch
 
-from panomask.ablation.run_folder import CONSOLE_FILE, Run, RunLock
+from panomask.ablation.run_folder import COMMAND_MARK, CONSOLE_FILE, Run
+from panomask.ablation.run_lock import RunLock
 from panomask.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _SECONDS_TO_END = 15.0
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a sweep as Ctrl-C does; the latter comes when the terminal is lost."""
 
 
 @dataclass
@@ -42,7 +45,8 @@ def execute(
 
     A run that was interrupted goes on from its last checkpoint; one that failed is tried again. A failure is
     logged and stops nothing else. A run that a process of an earlier, killed sweep still works on is waited
-    for; so two sweeps on one folder share the work. Ctrl-C and SIGTERM end the commands, then the sweep.
+    for; so two sweeps on one folder share the work. Ctrl-C, SIGTERM and SIGHUP end the commands, then the
+    sweep.
 
     Args:
         runs: of `plan_runs`.
@@ -62,11 +66,13 @@ def execute(
     active: list[_Job] = []
     failed: list[Run] = []
     announced: set[str] = set()
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # Where a signal is ignored, as nohup does with SIGHUP, it stays so.
+    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, _interrupt) for number in heard}
     try:
         while waiting or active:
             free = sorted({*range(jobs)} - {job.slot for job in active})
-            for _ in range(len(waiting) if free else 0):
+            for _ in range(len(waiting)):
                 if not free:
                     break
                 run = waiting.popleft()
@@ -79,8 +85,8 @@ def execute(
                         logger.info(f"{run.name}: another process works in {run.folder}; waiting for its end")
                 elif run.state() == "done":  # by that other process
                     lock.close()
-                else:
-                    active.append(_start(run, lock, command, environments[free[0]], free.pop(0)))
+                elif not _start(run, lock, command, environments[free[0]], free.pop(0), active):
+                    failed.append(run)
             time.sleep(_POLL_SECONDS)
             for job in [job for job in active if job.process.poll() is not None]:
                 active.remove(job)
@@ -89,20 +95,32 @@ def execute(
                 done = len(runs) - len(waiting) - len(active)
                 logger.info(f"{done} of {len(runs)} runs have ended")
     finally:
-        signal.signal(signal.SIGTERM, previous)
         _stop(active)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     return failed
 
 
 def _start(
-    run: Run, lock: RunLock, command: Sequence[str], environment: Mapping[str, str], slot: int
-) -> _Job:
+    run: Run,
+    lock: RunLock,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    slot: int,
+    active: list[_Job],
+) -> bool:
+    """Start a run's command and put it among the active ones; whether it could be started."""
     words = [*command, *run.arguments()]
     before = run.state()
-    run.begin(words)
-    console = (run.folder / CONSOLE_FILE).open("ab")
-    console.write(f"$ {shlex.join(words)}\n".encode())
-    console.flush()
+    try:
+        run.begin(words)
+        console = (run.folder / CONSOLE_FILE).open("ab")
+        console.write(f"{COMMAND_MARK}{shlex.join(words)}\n".encode())
+        console.flush()
+    except OSError as error:
+        lock.close()
+        logger.error(f"{run.name}: failed: {run.folder} cannot be written to ({error.strerror})")
+        return False
     try:
         # A session of its own: Ctrl-C reaches the sweep alone, which ends what it started.
         process = subprocess.Popen(
@@ -110,25 +128,31 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
-            env=dict(environment),
+            env={**environment, **lock.environment()},
             pass_fds=[lock.descriptor],
             start_new_session=True,
         )
+        active.append(_Job(run, process, lock, console, slot, time.monotonic()))
     except OSError as error:
-        run.end(127)
+        console.close()
+        run.end(127, f"{command[0]!r} cannot be started ({error.strerror})")
         lock.close()
         raise InputError(
             f"the command {command[0]!r} cannot be started ({error.strerror}); see --command"
         ) from error
     what = {"new": "started", "failed": "tried again"}.get(before, "goes on from its last checkpoint")
     logger.info(f"{run.name}: {what} as process {process.pid}; its output is in {run.folder / CONSOLE_FILE}")
-    return _Job(run, process, lock, console, slot, time.monotonic())
+    return True
 
 
 def _finish(job: _Job) -> bool:
-    """Write down how a command ended; whether it went well."""
+    """Write down how a command ended; whether it went well. What it has left running is ended."""
+    _signal(job, signal.SIGKILL)
     job.console.close()
-    error = job.run.end(job.process.returncode)
+    try:
+        error = job.run.end(job.process.returncode)
+    except (OSError, InputError) as problem:  # of this run's folder: the others go on
+        error = str(problem)
     job.lock.close()
     if error:
         logger.error(f"{job.run.name}: failed ({error}); see {job.run.folder / CONSOLE_FILE}")
@@ -138,7 +162,17 @@ def _finish(job: _Job) -> bool:
 
 
 def _stop(active: Sequence[_Job]) -> None:
-    """End the commands that are at work, with all their processes. Their runs stay interrupted."""
+    """End the commands that are at work, with all their processes. Their runs stay interrupted.
+
+    What would interrupt this is ignored meanwhile: it would leave commands behind that nobody ends.
+    """
+    if not active:
+        return
+    ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *_ENDING)}
+    logger.info(
+        f"Ending {', '.join(job.run.name for job in active)} (within {_SECONDS_TO_END:.0f} s);"
+        " the same command goes on from here"
+    )
     for job in active:
         _signal(job, signal.SIGTERM)
     end = time.monotonic() + _SECONDS_TO_END
@@ -149,6 +183,8 @@ def _stop(active: Sequence[_Job]) -> None:
         job.process.wait()
         job.console.close()
         job.lock.close()
+    for number, handler in ignored.items():
+        signal.signal(number, handler)
 
 
 def _signal(job: _Job, number: int) -> None:

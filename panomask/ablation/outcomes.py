@@ -11,8 +11,8 @@ class RunOutcome:
 
     Args:
         seed: SEED of the run.
-        status: "done", "failed" (it ended with an error), "interrupted" (it has not ended) or "missing" (it has
-            not begun).
+        status: "done", "failed" (it ended with an error), "interrupted" (it has not ended) or "missing" (it
+            has not begun).
         scores: metric ("segm/AP") -> number; without what the run did not measure, or measured as NaN.
         cost: "seconds" of training, "seconds_per_iteration", "memory_mib" (peak, of the GPU where there was
             one, else of the process), "parameters", "flops" (of one inference); without what is not known.
@@ -61,6 +61,7 @@ class SweepOutcome:
         baseline: the choices of the row that the others are compared with.
         command: what rebuilt or ran the sweep, for the reader to repeat.
         commit: of the code that ran, or several, comma-separated; "" where it is not known.
+        overrides: KEY -> VALUE of all runs.
     """
 
     title: str
@@ -72,6 +73,7 @@ class SweepOutcome:
     baseline: tuple[str, ...]
     command: str
     commit: str
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     def baseline_variant(self) -> VariantOutcome:
         return next(variant for variant in self.variants if variant.choices == self.baseline)

@@ -94,8 +94,8 @@ def _draw(outcome: SweepOutcome) -> "Figure":
     labels = [_label(outcome, variant) for variant in outcome.variants]
     lines = max(label.count("\n") + 1 for label in labels)
     label_width = _CHARACTER * max(len(line) for label in labels for line in label.split("\n"))
-    num_columns = min(_COLUMNS, len(outcome.metrics))
-    num_rows = -(-len(outcome.metrics) // num_columns)
+    num_columns = max(1, min(_COLUMNS, len(outcome.metrics)))
+    num_rows = max(1, -(-len(outcome.metrics) // num_columns))  # an empty figure while nothing is measured
     row_height = max(_ROW_HEIGHT, 0.17 * lines + 0.08)
     height = num_rows * (row_height * len(labels) + _PANEL_MARGIN) + 0.35
     figure = Figure(figsize=(label_width + num_columns * _PANEL_WIDTH + 0.3, height), layout="constrained")

@@ -1,6 +1,6 @@
-"""The folder of one run: what was asked for, what became of it, and who works in it.
+"""The folder of one run: what was asked for, and what became of it.
 
-run.json            the request and the state: "running", "done" or "failed"
+run.json            the request, the state ("running", "done" or "failed"), and every attempt
 requested.yaml      the whole config that was asked for
 environment.txt     the machine, the packages, and the commit of the code
 uncommitted.patch   what the code had beside the commit, if anything
@@ -9,31 +9,35 @@ config.yaml, log.txt, metrics.json, results.json, ...   of the training itself
 """
 
 import datetime
-import fcntl
+import logging
 import os
-import shutil
 import socket
-import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from panomask.ablation.sweep import Sweep, Variant
+from panomask.ablation.code_state import code_state
+from panomask.ablation.sweep import RUNS_FOLDER, Sweep, Variant
 from panomask.atomic_file import write_atomically
-from panomask.config import CfgNode
+from panomask.config import CfgNode, get_cfg
 from panomask.config.node import flatten
 from panomask.config.safe_yaml import read_yaml
 from panomask.engine.environment import collect_env_info
-from panomask.engine.project import load_config
+from panomask.engine.project import find_project, load_config
 from panomask.errors import InputError
 from panomask.json_file import read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE, REQUEST_FILE = "run.json", "requested.yaml"
 CONFIG_FILE, RESULTS_FILE = "config.yaml", "results.json"
 CONSOLE_FILE, ENVIRONMENT_FILE, PATCH_FILE = "console.txt", "environment.txt", "uncommitted.patch"
-_LOCK_FILE = ".lock"
+COMMAND_MARK = "$ "
+"""In front of the commands in console.txt."""
+_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,15 @@ class Run:
 
     def arguments(self) -> list[str]:
         """What follows the command: the config, where to go on, and the overrides."""
-        pairs = {**self.variant.overrides, "SEED": str(self.seed), "OUTPUT_DIR": str(self.folder)}
-        words = [word for pair in pairs.items() for word in pair]
-        return ["--config-file", self.variant.base, "--resume", *words]
+        overrides = _overrides(self.variant, self.seed, self.folder)
+        return ["--config-file", self.variant.base, "--resume", *overrides]
 
     def state(self) -> str:
         """ "done", "failed", "interrupted" (begun and not ended) or "new"."""
         if not (self.folder / RUN_FILE).is_file():
             return "new"
-        status = read_json(self.folder / RUN_FILE).get("status")
-        if status == "done" and (self.folder / RESULTS_FILE).is_file():
+        status = read_record(self.folder).get("status")
+        if status == "done" and read_results(self.folder) is not None:
             return "done"
         return "failed" if status == "failed" else "interrupted"
 
@@ -75,15 +78,19 @@ class Run:
         """Raise InputError if the folder holds a run with other settings, or files that are no run."""
         path = self.folder / REQUEST_FILE
         if not path.is_file():
-            if self.folder.is_dir() and any(name.name != _LOCK_FILE for name in self.folder.iterdir()):
+            # What a kill leaves before the request is written whole begins with a dot.
+            if self.folder.is_dir() and any(not name.name.startswith(".") for name in self.folder.iterdir()):
                 raise InputError(
                     f"{self.folder}: holds files, but no {REQUEST_FILE} of a sweep; choose another --output"
                 )
             return
         before, now = dict(flatten(read_yaml(path))), dict(flatten(yaml.safe_load(self.config.dump())))
-        # Folders may be moved, and names of projects read alike wherever they lie.
+        # A key that panomask did not have then had what is its default now. Folders may be moved.
+        before = {key: before.get(key, default) for key, default in flatten(get_cfg())} | before
         changed = sorted(
-            key for key in {*before, *now} - {"OUTPUT_DIR"} if _plain(before.get(key)) != _plain(now.get(key))
+            key
+            for key, value in now.items()
+            if key != "OUTPUT_DIR" and _plain(before.get(key, value)) != _plain(value)
         )
         if changed:
             key = changed[0]
@@ -93,75 +100,61 @@ class Run:
                 f" {now.get(key)!r}{more}; choose another --output, or delete the folder"
             )
 
-    def begin(self, command: list[str]) -> None:
-        """Write down what is about to run. The first attempt's start is kept."""
-        path = self.folder / RUN_FILE
-        before = read_json(path) if path.is_file() else {}
-        commit, status, patch = state_of_code()
+    def begin(self, command: Sequence[str]) -> None:
+        """Write down what is about to run, beside earlier attempts. Results of those are removed."""
+        attempts = attempts_of(read_record(self.folder))
+        project = find_project(self.variant.base, _overrides(self.variant, self.seed, self.folder))
+        states = {code_state(folder) for folder in (Path(__file__).parent, project) if folder is not None}
         self._write(REQUEST_FILE, self.config.dump())
-        self._write(ENVIRONMENT_FILE, f"{collect_env_info()}\ncommit {commit or 'not known'}\n{status}")
-        if patch:
-            self._write(PATCH_FILE, patch)
-        else:
-            (self.folder / PATCH_FILE).unlink(missing_ok=True)
+        commits = ", ".join(sorted(str(state) for state in states if state.commit))
+        self._write(ENVIRONMENT_FILE, f"{collect_env_info()}\ncommit {commits or 'not known'}\n")
+        self._write(PATCH_FILE, "".join(state.patch for state in states))
+        (self.folder / RESULTS_FILE).unlink(missing_ok=True)
+        attempt = {
+            "command": list(command),
+            "commit": commits,
+            "host": socket.gethostname(),
+            "started": _now(),
+        }
         record = {
             "choices": list(self.variant.choices),
             "overrides": dict(self.variant.overrides),
             "seed": self.seed,
-            "base": self.variant.base,
-            "command": command,
-            "commit": f"{commit} with uncommitted changes" if status else commit,
-            "host": socket.gethostname(),
-            "attempts": int(before.get("attempts", 0)) + 1,
-            "started": before.get("started", _now()),
+            "project": str(project or ""),
             "status": "running",
+            "attempts": [*attempts, attempt],
         }
-        write_json(path, record)
+        write_json(self.folder / RUN_FILE, record)
 
-    def end(self, exit_code: int) -> str:
-        """Write down how it ended; returns "" if it went well, else the reason in one line."""
-        error = "" if exit_code == 0 else self._last_words(exit_code)
-        if exit_code == 0 and not (self.folder / RESULTS_FILE).is_file():
+    def end(self, exit_code: int, reason: str = "") -> str:
+        """Write down how the attempt ended; returns "" if it went well, else why not, in one line.
+
+        `reason` is said of a command that did not start.
+        """
+        error = "" if exit_code == 0 else reason or self._last_words(exit_code)
+        if exit_code == 0 and read_results(self.folder) is None:
             error = f"the command ended well, but left no {RESULTS_FILE} in {self.folder}"
-        path = self.folder / RUN_FILE
-        status = {"status": "failed" if error else "done", "exit_code": exit_code, "error": error}
-        write_json(path, {**read_json(path), **status, "ended": _now()})
+        record = read_record(self.folder)
+        *earlier, last = attempts_of(record) or [{}]
+        last = {**last, "ended": _now(), "exit_code": exit_code}
+        state = {"status": "failed" if error else "done", "error": error, "attempts": [*earlier, last]}
+        write_json(self.folder / RUN_FILE, {**record, **state})
         return error
 
     def _last_words(self, exit_code: int) -> str:
         """The last line that the command printed, mostly the error."""
-        lines = (self.folder / CONSOLE_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        with (self.folder / CONSOLE_FILE).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        said = (line.strip() for line in reversed(lines) if line.strip())
+        last = next(said, COMMAND_MARK)
+        last = "no output" if last.startswith(COMMAND_MARK.strip()) else last[-500:]
         ended = f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-        return f"{ended}: {last[-500:]}"
+        return f"{ended}: {last}"
 
     def _write(self, name: str, text: str) -> None:
         with write_atomically(self.folder / name, "w") as file:
             file.write(text)
-
-
-class RunLock:
-    """The right to work in a run's folder.
-
-    The command inherits it: also one that outlives a killed sweep holds it until its last process has ended,
-    so that no second command writes into the same folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
-
-    def acquire(self) -> bool:
-        """Whether the folder was free; it is this process's then."""
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Let go; a command that inherited the lock goes on holding it."""
-        os.close(self.descriptor)
 
 
 def plan_runs(sweep: Sweep, output: Path) -> list[Run]:
@@ -173,29 +166,49 @@ def plan_runs(sweep: Sweep, output: Path) -> list[Run]:
     runs = []
     for variant in sweep.variants():
         for seed in sweep.seeds:
-            folder = output / variant.folder / f"seed_{seed}"
-            pairs = [word for pair in variant.overrides.items() for word in pair]
-            config = load_config(variant.base, [*pairs, "SEED", str(seed), "OUTPUT_DIR", str(folder)])
+            folder = output / RUNS_FOLDER / variant.folder / f"seed_{seed}"
+            config = load_config(variant.base, _overrides(variant, seed, folder))
             runs.append(Run(variant, seed, folder, config))
     for run in runs:
         run.check_request()
     return runs
 
 
-def state_of_code() -> tuple[str, str, str]:
-    """Of panomask's checkout: the commit, what git says of changed and new files, and the changes as a patch.
+def _overrides(variant: Variant, seed: int, folder: Path) -> list[str]:
+    """KEY, VALUE, ... of a run."""
+    pairs = {**variant.overrides, "SEED": str(seed), "OUTPUT_DIR": str(folder)}
+    return [word for pair in pairs.items() for word in pair]
 
-    Each is "" where it is not known or there is nothing.
-    """
-    folder = Path(__file__).parents[2]
-    if shutil.which("git") is None or not (folder / ".git").exists():
-        return "", "", ""
 
-    def git(*words: str) -> str:
-        answer = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, check=False)
-        return answer.stdout.decode(errors="replace") if answer.returncode == 0 else ""
+def read_record(folder: Path) -> dict[str, Any]:
+    """A run's run.json; nothing where there is none, and, with a warning, where it is broken."""
+    return read_mapping(folder / RUN_FILE, "the run counts as interrupted") or {}
 
-    return git("rev-parse", "HEAD").strip(), git("status", "--porcelain"), git("diff", "HEAD")
+
+def attempts_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a run's record says of its attempts, the first first."""
+    attempts = record.get("attempts")
+    return [x for x in attempts if isinstance(x, dict)] if isinstance(attempts, list) else []
+
+
+def read_results(folder: Path) -> Mapping[str, Any] | None:
+    """A run's results.json; None where there is none, and, with a warning, where it is broken."""
+    return read_mapping(folder / RESULTS_FILE, "the run counts as interrupted")
+
+
+def read_mapping(path: Path, meaning: str) -> dict[str, Any] | None:
+    """A JSON file that holds a mapping; None without a file, and, with a warning, where it is broken."""
+    if not path.is_file():
+        return None
+    try:
+        content = read_json(path)
+    except InputError as error:
+        logger.warning(f"{error}; {meaning}")
+        return None
+    if not isinstance(content, dict):
+        logger.warning(f"{path}: holds a {type(content).__name__}, not a mapping; {meaning}")
+        return None
+    return content
 
 
 def _now() -> str:

@@ -1,8 +1,8 @@
 """Mean and spread over seeds, and how sure a difference to the baseline is.
 
-A seed fixes the initial weights, the order of the images and their augmentation. Two variants trained with
-the same seed share that luck, so their difference scatters less than either score: differences are taken seed
-by seed (a paired t interval), never between means of different seeds.
+A seed fixes the order of the images and their augmentation, and the initial weights where two variants have
+the same layers. Two variants trained with the same seed share that luck, and their difference may scatter
+less than either score: differences are taken seed by seed (a paired t interval).
 """
 
 import importlib.util

@@ -1,9 +1,12 @@
 """Sweeps: a base config, axes of named choices, seeds, and the runs that come of them."""
 
 import itertools
+import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,19 @@ from panomask.engine.project import PROJECTS_FOLDER, project_folder_of
 from panomask.errors import InputError, nearest_names
 from panomask.json_file import read_json, write_json
 
-SWEEP_FILE = "sweep.json"
-"""The sweep as it was run, in the folder of its runs: tables are rebuilt from it."""
+logger = logging.getLogger(__name__)
+
+SWEEP_FILE, RUNS_FOLDER = "sweep.json", "runs"
+"""In a sweep's folder: the sweep as it was run, from which tables are made, and the folders of its runs."""
+
+_OF_THE_RUN = {
+    "OUTPUT_DIR": "the sweep gives each run a folder of its own; say where by --output",
+    "SEED": "the sweep gives each run its seed; say which by seeds in the file, or --seeds",
+}
+"""Keys that no override may set, and what does."""
+
+_LONGEST_NAME = 100
+"""Characters of a choice; folders are named after choices."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,7 @@ class Sweep:
         metrics: columns of the table, such as "segm/AP"; none: the AP (or PQ, mIoU) of each task.
         overrides: KEY -> VALUE of all runs.
         project: folder of the project whose code the runs need; "" for none, or that of the base config.
+        file: the sweep file.
         command: the command line that ran it last.
     """
 
@@ -73,6 +88,7 @@ class Sweep:
     metrics: tuple[str, ...] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)
     project: str = ""
+    file: str = ""
     command: str = ""
 
     def variants(self) -> list[Variant]:
@@ -117,7 +133,7 @@ def read_sweep(file: Path) -> Sweep:
     Raises:
         InputError: an entry that is missing, unknown or of a wrong kind, by its name.
     """
-    entries = read_yaml(file)
+    entries = read_yaml(file, names_as_written=True)
     _refuse_unknown(
         file, entries, ("title", "notes", "base", "axes", "baseline", "seeds", "metrics", "overrides")
     )
@@ -128,33 +144,45 @@ def read_sweep(file: Path) -> Sweep:
         _axis(file, name, choices) for name, choices in _mapping(file, "axes", entries["axes"]).items()
     )
     project = project_folder_of(file)
+    for entry in ("title", "notes"):
+        if not isinstance(entries.get(entry, ""), str):
+            raise InputError(f"{file}: {entry} is {entries[entry]!r}; it takes text")
     sweep = Sweep(
-        title=str(entries.get("title") or file.stem),
-        notes=" ".join(str(entries.get("notes") or "").split()),
+        title=entries.get("title") or file.stem,
+        notes=" ".join(entries.get("notes", "").split()),
         base=_path(file, entries["base"]),
         axes=axes,
         baseline=_baseline(file, axes, entries.get("baseline")),
         seeds=check_seeds(_list(file, "seeds", entries.get("seeds", [1])), f"{file}: seeds"),
-        metrics=tuple(map(str, _list(file, "metrics", entries.get("metrics", [])))),
+        metrics=_metrics(file, entries.get("metrics", [])),
         overrides=_texts(file, "overrides", _pairs(file, "overrides", entries.get("overrides") or {})),
-        project="" if project is None else _short(project),
+        project="" if project is None else _short_project(project),
+        file=_short(file),
     )
     sweep.variants()
     return sweep
 
 
 def check_seeds(seeds: Sequence[Any], origin: str) -> tuple[int, ...]:
-    """`seeds`, if they are whole numbers from 0, one at the least and none twice; else InputError."""
-    are_seeds = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    """`seeds`, if they are whole numbers from 0 to 2^31 - 1, one or more, none twice; else InputError."""
+    are_seeds = all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
     if not seeds or not are_seeds or len({*seeds}) < len(seeds):
-        raise InputError(f"{origin} are {list(seeds)!r}; they are whole numbers of at least 0, each once")
+        raise InputError(
+            f"{origin} are {list(seeds)!r}; they are whole numbers from 0 to {2**31 - 1}, each once"
+        )
     return tuple(seeds)
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> None:
-    """Write `folder/sweep.json`, from which `load_sweep` makes an equal sweep."""
+    """Write `folder/sweep.json`, from which `load_sweep` makes an equal sweep.
+
+    Raises:
+        InputError: the folder is that of another sweep file.
+    """
+    if (folder / SWEEP_FILE).is_file():
+        _compare(load_sweep(folder), sweep, folder)
     content = {
-        **{name: getattr(sweep, name) for name in ("title", "notes", "base", "project", "command")},
+        **{name: getattr(sweep, name) for name in ("title", "notes", "base", "project", "file", "command")},
         **{name: list(getattr(sweep, name)) for name in ("baseline", "seeds", "metrics")},
         "overrides": dict(sweep.overrides),
         "axes": [
@@ -169,6 +197,21 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
         ],
     }
     write_json(folder / SWEEP_FILE, content)
+
+
+def _compare(before: Sweep, now: Sweep, folder: Path) -> None:
+    """Refuse a folder of another sweep; say what a changed one leaves out of the table."""
+    if before.file != now.file and before.axes != now.axes:
+        raise InputError(
+            f"{folder}: holds the sweep of {before.file}; give {now.file} another folder by --output"
+        )
+    runs = [{(v.folder, seed) for v in sweep.variants() for seed in sweep.seeds} for sweep in (before, now)]
+    lost = sorted(f"{variant}/seed_{seed}" for variant, seed in runs[0] - runs[1])
+    if lost:
+        logger.warning(
+            f"{folder}: runs that are no longer part of the sweep stay where they are, but not in the table:"
+            f" {', '.join(lost[:5])}{' and others' if len(lost) > 5 else ''}"
+        )
 
 
 def load_sweep(folder: Path) -> Sweep:
@@ -189,23 +232,43 @@ def load_sweep(folder: Path) -> Sweep:
 
 
 def with_overrides(sweep: Sweep, words: Sequence[str]) -> Sweep:
-    """The sweep with KEY VALUE pairs of a command line for all its runs, over those of its file."""
+    """The sweep with KEY VALUE pairs of a command line for all its runs, over those of its file.
+
+    Raises:
+        InputError: half a pair, a key that the sweep itself sets, or one that no run would take from here.
+    """
     if len(words) % 2:
         raise InputError(
             f"overrides come in pairs, KEY VALUE KEY VALUE; {len(words)} words given: {' '.join(words)}"
         )
     pairs = dict(zip(words[0::2], words[1::2], strict=True))
+    for key in pairs:
+        if key in _OF_THE_RUN:
+            raise InputError(f"{key}: {_OF_THE_RUN[key]}")
+        for axis in sweep.axes:
+            if all(key in choice.overrides for choice in axis.choices):
+                raise InputError(
+                    f"{key}: every choice of the axis {axis.name} sets it; change it in the sweep file"
+                )
     return replace(sweep, overrides={**sweep.overrides, **pairs})
 
 
-def _axis(file: Path, name: Any, choices: Any) -> Axis:
-    found = []
+def _axis(file: Path, name: str, choices: Any) -> Axis:
+    found: list[Choice] = []
     for choice, sets in _mapping(file, f"axes.{name}", choices).items():
         where = f"axes.{name}.{choice}"
         sets = _pairs(file, where, {} if sets is None else sets)
         base = sets.pop("base", "")
-        found.append(Choice(str(choice), _texts(file, where, sets), _path(file, base) if base else ""))
-    return Axis(str(name), tuple(found))
+        if len(choice) > _LONGEST_NAME:
+            raise InputError(
+                f"{file}: {where}: a folder is named after it; {_LONGEST_NAME} characters at most"
+            )
+        made = Choice(choice, _texts(file, where, sets), _path(file, base) if base else "")
+        same = next((other for other in found if replace(other, name=choice) == made), None)
+        if same is not None:
+            raise InputError(f"{file}: {where}: sets what {same.name} sets; take one of them out")
+        found.append(made)
+    return Axis(name, tuple(found))
 
 
 def _baseline(file: Path, axes: Sequence[Axis], baseline: Any) -> tuple[str, ...]:
@@ -233,9 +296,23 @@ def _pairs(file: Path, where: str, values: Any) -> dict[str, Any]:
 def _texts(file: Path, where: str, values: Mapping[str, Any]) -> dict[str, str]:
     """KEY -> VALUE as text for the command line."""
     for key in values:
-        if key in ("OUTPUT_DIR", "SEED"):
-            raise InputError(f"{file}: {where}.{key}: the sweep sets it for each run; leave it out")
-    return {str(key): value if isinstance(value, str) else repr(value) for key, value in values.items()}
+        if key in _OF_THE_RUN:
+            raise InputError(f"{file}: {where}.{key}: {_OF_THE_RUN[key]}")
+    return {key: _text(value) for key, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    """A value as a word of a command line; numbers without an exponent, which may look like an option."""
+    if isinstance(value, float) and math.isfinite(value):
+        return format(Decimal(repr(value)), "f")
+    return value if isinstance(value, str) else repr(value)
+
+
+def _metrics(file: Path, value: Any) -> tuple[str, ...]:
+    names = _list(file, "metrics", value)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file}: metrics is {value!r}; it takes names, such as [segm/AP, bbox/AP75]")
+    return tuple(dict.fromkeys(names))
 
 
 def _mapping(file: Path, where: str, value: Any, *, may_be_empty: bool = False) -> Mapping[str, Any]:
@@ -268,12 +345,17 @@ def _path(file: Path, value: Any) -> str:
 
 
 def _short(path: Path) -> str:
-    """The path from the working directory, if it is below; of a project its name, if it is one of ours."""
-    path = path.resolve()
-    if path.parent == PROJECTS_FOLDER.resolve():
-        return path.name
-    here = Path.cwd()
+    """The path from the working directory, if it is below."""
+    path, here = path.resolve(), Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _short_project(folder: Path) -> str:
+    """The name of a project of ours, and the path of another, with a slash in it."""
+    if folder.parent == PROJECTS_FOLDER.resolve():
+        return folder.name
+    path = _short(folder)
+    return path if "/" in path else f"./{path}"
 
 
 def _slug(name: str) -> str:

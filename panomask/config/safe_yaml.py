@@ -74,8 +74,27 @@ def _tag(node: yaml.Node) -> str:
     return node.tag.replace(_YAML, "!!")
 
 
-def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
+class _NamesAsWritten(_Loader):
+    """Takes the names in mappings as text, `010` and `on` too, and refuses one that stands there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found: dict[str, Any] = {}
+        for name_node, value_node in node.value:
+            if not isinstance(name_node, yaml.ScalarNode):
+                raise InputError(f"{_place(name_node)}: a name is a word; quote it")
+            if name_node.value in found:
+                raise InputError(
+                    f"{_place(name_node)}: {name_node.value!r} stands there twice; rename one of them"
+                )
+            found[name_node.value] = self.construct_object(value_node, deep=True)
+        return found
+
+
+def read_yaml(file: str | os.PathLike[str], *, names_as_written: bool = False) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping.
+
+    With `names_as_written` the names in mappings are text, whatever YAML would make of them, and none stands
+    twice in one.
 
     Raises InputError, with file and line, for a missing or unreadable file, broken YAML, any tag but the
     plain ones, `!!python/tuple` and arithmetic under `!!python/object/apply:eval`, and for files or alias
@@ -84,7 +103,7 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     refuse_python_config(file)
     text = _read_text(file)
     try:
-        loader = _Loader(text)
+        loader = (_NamesAsWritten if names_as_written else _Loader)(text)
         loader.name = str(file)
         node = loader.get_single_node()
         if node is None:

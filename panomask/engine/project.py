@@ -5,6 +5,7 @@ function `add_config(cfg)`. A run belongs to the project whose folder holds its 
 """
 
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def load_config(config_file: str | os.PathLike[str], overrides: Sequence[str] = 
     Raises:
         InputError: a file that cannot be read or merged, or a project that is not there.
     """
-    folder = _project_of(config_file, overrides)
+    folder = find_project(config_file, overrides)
     cfg = get_cfg()
     if folder is not None:
         add_project(cfg, folder)
@@ -69,24 +70,39 @@ def add_project(cfg: CfgNode, folder: Path) -> None:
     if parent not in sys.path:
         sys.path.append(parent)  # last, so that no folder of it hides an installed package
         importlib.invalidate_caches()
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # of a module without a spec, such as __main__
+        spec = None
     places = [Path(place).resolve() for place in (spec and spec.submodule_search_locations) or ()]
     module = importlib.import_module(f"{name}.project") if folder.resolve() in places else None
     if module is None or Path(module.__file__ or "").resolve() != (folder / _FILE).resolve():
         found = getattr(module, "__file__", None) or (spec.origin if spec else None)
         raise InputError(f"{folder}: Python finds another package of that name ({found}); rename the folder")
     add_config = getattr(module, "add_config", None)
-    if add_config is not None:
-        add_config(cfg)
+    if add_config is None:
+        return
+    try:
+        inspect.signature(add_config).bind(cfg)
+    except TypeError as error:
+        raise InputError(
+            f"{folder / _FILE}: add_config takes the config alone: def add_config(cfg)"
+        ) from error
+    add_config(cfg)
 
 
-def _project_of(config_file: str | os.PathLike[str], overrides: Sequence[str]) -> Path | None:
-    """The folder of the run's project; None if it has none."""
+def find_project(config_file: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Path | None:
+    """The folder of the project that a config and its KEY VALUE overrides belong to; None if there is none.
+
+    Raises:
+        InputError: a name or folder that is no project, or two projects.
+    """
     by_place = project_folder_of(config_file)
     given = [value for key, value in zip(overrides[0::2], overrides[1::2], strict=False) if key == "PROJECT"]
     named = str(CfgNode.load_yaml_with_base(str(config_file)).get("PROJECT") or "")
     if given and given[-1]:
-        folder = Path(given[-1]) if Path(given[-1]).is_dir() else _by_name(given[-1], "override PROJECT")
+        is_path = Path(given[-1]).name != given[-1]
+        folder = Path(given[-1]) if is_path else _by_name(given[-1], "override PROJECT")
     elif named and (by_place is None or by_place.name != named):
         folder = _by_name(named, f"{config_file}: PROJECT")
     else:
@@ -105,6 +121,6 @@ def _by_name(name: str, origin: str) -> Path:
         near = ", ".join(nearest_names(name, known) or known) or "none"
         raise InputError(
             f"{origin} is {name!r}, which is no project with code in {PROJECTS_FOLDER} (nearest: {near});"
-            " give the folder of another on the command line: PROJECT FOLDER"
+            " give the folder of another on the command line, with a slash: PROJECT path/to/NAME"
         )
     return PROJECTS_FOLDER / name

@@ -125,7 +125,7 @@ def _roi_align_max(
         return pool(rois, max(sampling_ratio, 1), max(sampling_ratio, 1))
     # As many samples as a cell of the output has feature cells, which differs from region to region: those
     # with the same numbers are pooled together.
-    extents = (rois[:, 3:] - rois[:, 1:3]) * spatial_scale
+    extents = rois[:, 3:] * spatial_scale - rois[:, 1:3] * spatial_scale
     extents = extents if aligned else extents.clamp(min=1)
     samples = (extents / extents.new_tensor([width, height])).ceil().clamp(min=1).long()  # (R, 2)
     kinds, kind_of_roi = samples.unique(dim=0, return_inverse=True)

@@ -1,7 +1,7 @@
 """Stands in for tools/train_net.py: the same command line and files, done in a fraction of a second.
 
-Its score is 10 * MODEL.RESNETS.DEPTH + SEED. A file `fail`, `hang`, `die` or `no_results` beside the base
-config names the runs (such as "34 2", depth and seed) that do so.
+Its score is 10 * MODEL.RESNETS.DEPTH + SEED. A file `fail`, `hang`, `die`, `deaf` (to SIGTERM) or
+`no_results` beside the base config names the runs (such as "34 2", depth and seed) that do or are so.
 """
 
 import json
@@ -29,6 +29,8 @@ with (config.parent / "calls.txt").open("a") as calls:
         f"{name} {os.environ.get('CUDA_VISIBLE_DEVICES', '')} {os.environ.get('OMP_NUM_THREADS', '')}\n"
     )
 print(f"training {name}", flush=True)
+if is_asked("deaf"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if is_asked("hang"):
     (config.parent / "hanging").write_text(str(os.getpid()))
     while is_asked("hang"):

@@ -7,7 +7,6 @@ import pytest
 
 from panomask.ablation import Sweep, collect, load_sweep, write_sweep
 from panomask.ablation.sweep import Axis, Choice
-from panomask.errors import InputError
 
 
 @pytest.fixture
@@ -17,15 +16,16 @@ def folder(tmp_path):
     sweep = Sweep("T", "base.yaml", axes, ("max",), (4,), overrides={"B": "3"}, command="python x")
     write_sweep(sweep, tmp_path)
     for name in ("max", "mean"):
-        (tmp_path / name / "seed_4").mkdir(parents=True)
-        record = {"status": "done", "commit": "abc", "overrides": {}, "base": "base.yaml"}
-        (tmp_path / name / "seed_4" / "run.json").write_text(json.dumps(record))
+        (tmp_path / "runs" / name / "seed_4").mkdir(parents=True)
+        attempts = [{"commit": "abc"}, {"commit": f"of {name}"}]
+        record = {"status": "done", "attempts": attempts}
+        (tmp_path / "runs" / name / "seed_4" / "run.json").write_text(json.dumps(record))
         write_results(tmp_path, name, {"val": {"segm": {"AP": 1.0, "AP50": 2.0}, "bbox": {"AP": 3.0}}})
     return tmp_path
 
 
 def write_results(folder, name, results):
-    (folder / name / "seed_4" / "results.json").write_text(json.dumps(results))
+    (folder / "runs" / name / "seed_4" / "results.json").write_text(json.dumps(results))
 
 
 def test_columns_are_the_main_number_of_each_task(folder):
@@ -64,7 +64,46 @@ def test_what_a_variant_changes(folder):
 
 def test_what_was_run(folder):
     outcome = collect(folder)
-    assert (outcome.command, outcome.commit, outcome.seeds) == ("python x", "abc", (4,))
+    assert (outcome.command, outcome.seeds, outcome.overrides) == ("python x", (4,), {"B": "3"})
+    assert outcome.commit == "abc, of max, of mean"  # of every attempt
+
+
+def test_a_choice_that_sets_what_all_runs_set(folder):
+    write_sweep(replace(load_sweep(folder), overrides={"A": "7"}), folder)
+    assert collect(folder).variants[0].overrides == {"A": "1"}
+
+
+def test_runs_on_different_data_are_not_one_column(folder):
+    write_results(folder, "mean", {"other": {"bbox": {"AP": 5.0}}})
+    outcome = collect(folder)
+    assert outcome.metrics == ("val/segm/AP", "val/bbox/AP", "other/bbox/AP")
+    assert "bbox/AP" not in outcome.variants[0].runs[0].scores
+
+
+def test_what_is_no_number_is_no_score(folder):
+    results = {"val": {"bbox": {"AP": float("nan"), "AP50": True, "AP75": "7", "APs": None, "APm": 4.0}}}
+    write_results(folder, "max", results)
+    assert collect(folder).variants[0].runs[0].scores == {"bbox/APm": 4.0}
+
+
+def test_cost_is_read_from_whatever_lines_are_there(folder):
+    path = folder / "runs" / "max" / "seed_4" / "metrics.json"
+    path.write_bytes(
+        b'[1]\n"x"\n{"iteration": "a", "time": 1}\n\xff\xfe\n{"iteration": 3, "time": 2.0, "lr": null}\n{"ite'
+    )
+    assert collect(folder).variants[0].runs[0].cost == {"seconds_per_iteration": 2.0, "seconds": 8.0}
+
+
+def test_a_model_whose_cost_cannot_be_measured(folder, caplog):
+    """Its weights are there, its config is not: the scores stand."""
+    run = folder / "runs" / "max" / "seed_4"
+    (run / "model_final.pth").write_text("")
+    (run / "model_cost.json").write_text("{broken")
+    outcome = collect(folder)
+    assert outcome.variants[0].runs[0].scores["segm/AP"] == 1.0
+    assert "parameters and FLOPs are not known" in caplog.text
+    (run / "model_cost.json").write_text('{"parameters": 5.0}')
+    assert collect(folder).variants[0].runs[0].cost == {"parameters": 5.0}
 
 
 def test_cost_of_an_interrupted_run_is_that_of_a_whole_one(folder):
@@ -75,20 +114,15 @@ def test_cost_of_an_interrupted_run_is_that_of_a_whole_one(folder):
         {"iteration": 39, "time": 0.3},
     ]
     lines += [{"iteration": 59, "time": 0.4, "max_mem": 60}, {"iteration": 60, "bbox/AP": 3.0}]
-    (folder / "max" / "seed_4" / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "runs" / "max" / "seed_4" / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
     cost = collect(folder).variants[0].runs[0].cost
     assert cost == {"seconds_per_iteration": 0.4, "seconds": pytest.approx(24.0), "memory_mib": 70}
 
 
 def test_nothing_is_said_of_runs_without_numbers(folder):
-    (folder / "mean" / "seed_4" / "run.json").unlink()
-    (folder / "max" / "seed_4" / "results.json").write_text('{"val": {"segm": {"AP": null}}}')
+    (folder / "runs" / "mean" / "seed_4" / "run.json").unlink()
+    (folder / "runs" / "max" / "seed_4" / "results.json").write_text('{"val": {"segm": {"AP": null}}}')
     first, second = collect(folder).variants
     assert (first.runs[0].status, dict(first.runs[0].scores)) == ("done", {})
     assert second.runs[0].status == "missing"
-
-
-def test_a_broken_file_is_named(folder):
-    (folder / "max" / "seed_4" / "results.json").write_text('{"val": ')
-    with pytest.raises(InputError, match=r"max/seed_4/results.json: line 1"):
-        collect(folder)
+    assert str(second.runs[0].folder) == "runs/mean/seed_4"

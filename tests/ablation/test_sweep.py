@@ -60,6 +60,38 @@ def test_reading(file):
     ]
 
 
+def test_names_are_taken_as_they_are_written(file):
+    """YAML would make 62, 8, True, 1.1 and nothing of these."""
+    names = ("1:2", "010", "on", "1.10", "~")
+    choices = "".join(f"    {name}: {{SEED_{i}: 1}}\n" for i, name in enumerate(names))
+    file.write_text(f'base: configs/a.yaml\naxes:\n  50:\n{choices}baseline: {{50: "1.10"}}')
+    sweep = read_sweep(file)
+    assert [choice.name for choice in sweep.axes[0].choices] == list(names)
+    assert (sweep.axes[0].name, sweep.baseline) == ("50", ("1.10",))
+
+
+def test_numbers_are_written_without_an_exponent(file):
+    """A command line would take -1e-05 for an option."""
+    file.write_text("base: configs/a.yaml\naxes: {x: {one: {A: -0.00001, B: 1.0e+20, C: .inf, D: 2.50}}}")
+    (variant,) = read_sweep(file).variants()
+    assert variant.overrides == {"A": "-0.00001", "B": "100000000000000000000", "C": "inf", "D": "2.5"}
+
+
+def test_a_folder_has_one_sweep(file, tmp_path, caplog):
+    write_sweep(read_sweep(file), tmp_path)
+    other = file.with_name("other.yaml")
+    other.write_text("base: configs/a.yaml\naxes: {x: {one: {}}}")
+    with pytest.raises(
+        InputError, match=r"holds the sweep of study/s.yaml; give study/other.yaml another folder"
+    ):
+        write_sweep(read_sweep(other), tmp_path)
+    write_sweep(replace(read_sweep(file), seeds=(3, 1, 2)), tmp_path)
+    assert not caplog.text
+    write_sweep(replace(read_sweep(file), seeds=(3, 2)), tmp_path)
+    assert "no longer part of the sweep" in caplog.text
+    assert "RoIPool_max__18/seed_1" in caplog.text
+
+
 def test_defaults(file):
     file.write_text("base: configs/a.yaml\naxes: {x: {one: {}}}")
     sweep = read_sweep(file)
@@ -74,6 +106,13 @@ def test_written_and_loaded_it_is_the_same(file, tmp_path):
 
 def test_overrides_of_the_command_line_come_last_but_before_the_choices(file):
     sweep = with_overrides(read_sweep(file), ["SOLVER.BASE_LR", "0.1", "MODEL.RESNETS.DEPTH", "50"])
+    for key, reason in (
+        ("SEED", "seeds in the file"),
+        ("OUTPUT_DIR", "--output"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "every choice of the axis pooling sets it"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            with_overrides(sweep, [key, "1"])
     first, second, *_ = sweep.variants()
     assert (first.overrides["SOLVER.BASE_LR"], first.overrides["MODEL.RESNETS.DEPTH"]) == ("0.1", "18")
     assert second.overrides["MODEL.RESNETS.DEPTH"] == "50"
@@ -85,10 +124,10 @@ def test_the_project_of_a_sweep_goes_to_configs_outside_it(file):
     (file.parent / "project.py").write_text("")
     (file.parent.parent / "zoo.yaml").write_text("SEED: 1")
     sweep = read_sweep(file)
-    assert sweep.project == "study"
+    assert sweep.project == "./study"
     assert "PROJECT" not in sweep.variants()[0].overrides  # the config's place says it
     outside = replace(sweep, base="zoo.yaml").variants()
-    assert [v.overrides.get("PROJECT") for v in outside[:3]] == ["study", None, "study"]
+    assert [v.overrides.get("PROJECT") for v in outside[:3]] == ["./study", None, "./study"]
 
 
 @pytest.mark.parametrize(
@@ -101,12 +140,20 @@ def test_the_project_of_a_sweep_goes_to_configs_outside_it(file):
         ("seeds: [3, 1]", "seeds: 3", r"seeds is 3; it takes a list"),
         ("seeds: [3, 1]", "seeds: []", "whole numbers"),
         ("seeds: [3, 1]", "seeds: [1, 1]", "each once"),
-        ("seeds: [3, 1]", "seeds: [-1]", "at least 0"),
+        ("seeds: [3, 1]", "seeds: [-1]", "from 0 to"),
+        ("seeds: [3, 1]", "seeds: [9999999999]", "from 0 to 2147483647"),
+        ("seeds: [3, 1]", "seeds: [3]\nseeds: [1]", "'seeds' stands there twice"),
+        ("    other: {", "    18: {", "'18' stands there twice"),
+        ("    as it is:", "    as before: {base: configs/b.yaml}", "sets what other sets"),
+        ("    as it is:", f"    {'long' * 30}:", "100 characters"),
+        ("title: A title", "title: [A]", "title is .*; it takes text"),
+        ("metrics: [segm/AP]", "metrics: [[segm]]", "it takes names"),
+        ("    as it is:", "    [a, b]:", "a name is a word"),
         ("seeds: [3, 1]", "seeds: [True]", "whole numbers"),
         ("{depth: other}", "{depth: 19}", "its choices are 18, other, as it is"),
         ("{depth: other}", "{dept: 18}", "unknown entry baseline.dept; nearest known: depth"),
-        ("SOLVER.BASE_LR: 0.5", "SEED: 5", "overrides.SEED: the sweep sets it"),
-        ("MODEL.RESNETS.DEPTH: 18", "OUTPUT_DIR: x", "axes.depth.18.OUTPUT_DIR"),
+        ("SOLVER.BASE_LR: 0.5", "SEED: 5", "overrides.SEED: the sweep gives each run its seed"),
+        ("MODEL.RESNETS.DEPTH: 18", "OUTPUT_DIR: x", "axes.depth.18.OUTPUT_DIR: .*--output"),
         ("MODEL.RESNETS.DEPTH: 18", "MODEL.ROI_BOX_HEAD.POOLER_TYPE: x", "pooling and depth both set"),
         ("ROIAlignV2, MODEL.ANCHOR_GENERATOR.SIZES, [[8, 16]]]", "ROIAlignV2, A]", "it has 3 items"),
         ("    as it is:", "    other!:", "would have one folder, RoIPool_max__other"),

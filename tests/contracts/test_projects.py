@@ -97,7 +97,7 @@ def test_a_sweep_under_other_launchers(added, tiny_run, prefix, monkeypatch):
     command = f"{prefix} {ROOT / 'tools' / 'train_net.py'}"
     _run("ablate.py", sweep, "--command", command, "--output", "out", cwd=added)
     assert (added / "out" / "scores.md").is_file()
-    log = (added / "out" / "one" / "seed_1" / "log.txt").read_text()
+    log = (added / "out" / "runs" / "one" / "seed_1" / "log.txt").read_text()
     assert ("2 processes" in log) == prefix.startswith("torchrun")
     assert (added / "srun.txt").is_file() == prefix.startswith("srun")
 

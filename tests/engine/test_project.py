@@ -62,7 +62,7 @@ def test_a_config_elsewhere_has_no_project(tmp_path):
 def test_a_saved_config_takes_its_project_from_the_command_line(projects, tmp_path):
     saved = tmp_path / "config.yaml"
     saved.write_text(load_config(make(projects, "found_again")).dump())
-    with pytest.raises(InputError, match=r"config.yaml: PROJECT is 'found_again'.*PROJECT FOLDER"):
+    with pytest.raises(InputError, match=r"config.yaml: PROJECT is 'found_again'.*PROJECT path/to/NAME"):
         load_config(saved)
     cfg = load_config(saved, ["PROJECT", str(projects / "found_again")])
     assert (cfg.MODEL.NEW_HEAD.WIDTH, cfg.PROJECT) == (3, "found_again")
@@ -95,8 +95,40 @@ def test_two_projects_are_refused(projects):
     assert load_config(path, ["PROJECT", str(projects / "first_of_two")]).PROJECT == "first_of_two"
 
 
+def test_a_name_is_no_folder_that_happens_to_lie_here(tmp_path, monkeypatch):
+    (tmp_path / "roi_ablation").mkdir()
+    (tmp_path / "b.yaml").write_text("SEED: 3")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("b.yaml", ["PROJECT", "roi_ablation"]).MODEL.ROI_MASK_HEAD.NUM_FC == 2
+    with pytest.raises(InputError, match=r"it has no project.py"):
+        load_config("b.yaml", ["PROJECT", "./roi_ablation"])
+
+
+def test_a_projects_folder_hides_no_installed_package(projects):
+    path = make(projects, "beside_a_package")
+    (projects / "tabulate").mkdir()
+    (projects / "tabulate" / "__init__.py").write_text("raise SystemExit")
+    load_config(path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "tabulate"]:
+        del sys.modules[name]
+    import tabulate
+
+    assert "site-packages" in tabulate.__file__
+
+
+@pytest.mark.parametrize("code", ["def add_config(): pass", "add_config = 3"])
+def test_an_add_config_that_cannot_be_called(projects, code):
+    with pytest.raises(InputError, match=r"project.py: add_config takes the config alone"):
+        load_config(make(projects, f"bad_add_config_{len(code)}", code=code))
+
+
 @pytest.mark.parametrize(
-    ("name", "message"), [("with-dash", "rename 'with-dash'"), ("torch", "another package of that name")]
+    ("name", "message"),
+    [
+        ("__main__", "another package of that name"),
+        ("with-dash", "rename 'with-dash'"),
+        ("torch", "another package of that name"),
+    ],
 )
 def test_names_that_python_cannot_import(projects, name, message):
     path = make(projects, name)

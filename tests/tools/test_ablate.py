@@ -40,7 +40,7 @@ def sweep(tmp_path, monkeypatch):
 def test_runs_and_makes_the_tables(run, sweep, capsys):
     run(sweep, "--command", STAND_IN, "--jobs", 2)
     folder = sweep.parent / "output" / "ablations" / "depth"
-    assert {path.name for path in folder.iterdir() if path.is_file()} == REPORT | {"sweep.json"}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == REPORT | {"sweep.json", ".lock"}
     printed = capsys.readouterr().out
     assert re.search(r"18 \(baseline\) .* 181.5 ± 0.7", printed), printed
     assert "+160.0" in printed
@@ -58,7 +58,7 @@ def test_dry_run(run, sweep, capsys):
     assert lines[0] == "18, seed 5: new"
     assert lines[1].endswith(
         "train_net.py --config-file base.yaml --resume SOLVER.BASE_LR 0.5 MODEL.RESNETS.DEPTH 18 SEED 5"
-        " OUTPUT_DIR out/18/seed_5"
+        " OUTPUT_DIR out/runs/18/seed_5"
     )
     assert lines[-1] == "2 runs, 0 of them done"
     assert not (sweep.parent / "out").exists()
@@ -78,9 +78,18 @@ def test_a_failure_is_an_exit_status_with_a_table(run, sweep, capsys):
     [
         ([], "give a sweep file"),
         (["depth.yaml", "--table", "out"], "give a sweep file"),
-        (["--table", "nowhere"], "sweep.json: no such file"),
+        (["--table", "nowhere"], "nowhere: no such folder"),
+        (["--table", "."], "sweep.json: no such file"),
         (["depth.yaml", "--jobs", "0"], "at least 1"),
         (["depth.yaml", "--seeds", "1,x"], "--seeds are"),
+        (["depth.yaml", "--seeds", "²"], "--seeds are"),
+        (["depth.yaml", "--seeds", ""], "--seeds are"),
+        (["depth.yaml", "--command", 'python "x'], "no closing quotation"),
+        (["depth.yaml", "--command", " "], "--command is empty"),
+        (["depth.yaml", "--output", "base.yaml"], "is a file"),
+        (["depth.yaml", "--output", "/proc/x"], "/proc/x: cannot be written to"),
+        (["depth.yaml", "SEED", "5"], "SEED: the sweep gives each run its seed"),
+        (["--table", "out", "--dry-run"], "nothing else"),
         (["depth.yaml", "--base", "none.yaml"], "none.yaml: no such file"),
         (["depth.yaml", "SOLVER.BASE_LR"], "KEY VALUE"),
         (["depth.yaml", "SOLVER.BASE_LRR", "1"], "unknown key SOLVER.BASE_LRR"),
@@ -104,7 +113,7 @@ def test_another_base(run, sweep, capsys):
 
 @pytest.mark.slow
 def test_killed_at_random_it_gives_the_same_table(tiny_run, tmp_path):
-    """The real training, twice: once undisturbed, once killed again and again, with or without its commands."""
+    """The real training, twice: undisturbed, and killed again and again, with or without its commands."""
     (tmp_path / "rates.yaml").write_text(
         "base: tiny.yaml\naxes: {rate: {low: {SOLVER.BASE_LR: 0.001}, high: {SOLVER.BASE_LR: 0.02}}}\n"
         "seeds: [1, 2]\nmetrics: [bbox/AP, segm/AP]\n"
@@ -153,7 +162,7 @@ def test_killed_at_random_it_gives_the_same_table(tiny_run, tmp_path):
     # So few iterations score next to nothing: the weights say more.
     for run in ("low/seed_1", "low/seed_2", "high/seed_1", "high/seed_2"):
         before, after = (
-            torch.load(tmp_path / folder / run / "model_final.pth", weights_only=True)["model"]
+            torch.load(tmp_path / folder / "runs" / run / "model_final.pth", weights_only=True)["model"]
             for folder in ("undisturbed", "disturbed")
         )
         assert all(torch.equal(before[key], after[key]) for key in before)
