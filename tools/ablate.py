@@ -32,7 +32,6 @@ from panomask.ablation import (
     write_sweep,
 )
 from panomask.engine import run_tool, setup_logger
-from panomask.engine.project import project_folder_of
 from panomask.errors import InputError
 
 logger = logging.getLogger("panomask.ablate")
@@ -97,7 +96,7 @@ def parse_args() -> argparse.Namespace:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="folder of the sweep (default: output/ablations/NAME, or output/ablations/PROJECT/NAME)",
+        help="folder of the runs and tables (default: output/ablations/X/Y of a sweep file X/Y.yaml)",
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides for all runs")
     return parser.parse_intermixed_args()
@@ -138,8 +137,7 @@ def build_command(words: str | None) -> list[str]:
 
 def output_folder(args: argparse.Namespace) -> Path:
     """Where the sweep's runs and tables go."""
-    project = project_folder_of(args.sweep)
-    output = args.output or Path("output", "ablations", *([project.name] if project else []), args.sweep.stem)
+    output = args.output or Path("output", "ablations", args.sweep.resolve().parent.name, args.sweep.stem)
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; name a folder")
     return output

@@ -39,7 +39,7 @@ def sweep(tmp_path, monkeypatch):
 
 def test_runs_and_makes_the_tables(run, sweep, capsys):
     run(sweep, "--command", STAND_IN, "--jobs", 2)
-    folder = sweep.parent / "output" / "ablations" / "depth"
+    folder = sweep.parent / "output" / "ablations" / sweep.parent.name / "depth"
     assert {path.name for path in folder.iterdir() if path.is_file()} == REPORT | {"sweep.json", ".lock"}
     printed = capsys.readouterr().out
     assert re.search(r"18 \(baseline\) .* 181.5 ± 0.7", printed), printed
@@ -142,7 +142,7 @@ def test_killed_at_random_it_gives_the_same_table(tiny_run, tmp_path):
     while True:
         sweep = start("disturbed")
         try:
-            sweep.wait(timeout=chance.uniform(5, 25) if num_kills < 5 else 600)
+            sweep.wait(timeout=chance.uniform(6, 16) if num_kills < 3 else 600)
             break
         except subprocess.TimeoutExpired:
             sweep.kill()
