@@ -153,3 +153,11 @@ def test_what_is_not_known_is_not_made_up(sweep_outcome):
 
 def test_same_outcome_same_page(sweep_outcome):
     assert render_page(sweep_outcome, SVG) == render_page(sweep_outcome, SVG)
+
+
+def test_what_all_runs_set_stands_above_what_each_sets(sweep_outcome):
+    outcome = dataclasses.replace(sweep_outcome, overrides={"SOLVER.BASE_LR": "<0.5>"})
+    page = _Page(render_page(outcome, SVG))
+    codes = page.text_of("code")
+    assert codes.index("SOLVER.BASE_LR <0.5>") < codes.index("MODEL.NAME <u>&")
+    assert "all" in page.text_of("th")
