@@ -156,6 +156,9 @@ def test_killed_at_random_it_gives_the_same_table(tiny_run, tmp_path):
                     continue
     assert sweep.returncode == 0, (tmp_path / "disturbed.log").read_text()
     assert num_kills >= 2
+    # Killed between a run's end and the note of it: the run is evaluated again.
+    (tmp_path / "disturbed" / "runs" / "low" / "seed_1" / "run.json").write_text('{"status": "running"}')
+    assert start("disturbed").wait(timeout=600) == 0, (tmp_path / "disturbed.log").read_text()
     for name in ("scores.md", "scores.csv", "plot.svg"):
         before, after = ((tmp_path / folder / name).read_text() for folder in ("undisturbed", "disturbed"))
         assert before == after
