@@ -30,9 +30,9 @@ def test_parameters_and_operations(trained, caplog):
     caplog.set_level(logging.INFO)
     cost = measure_model(config, ["MODEL.WEIGHTS", str(weights)])
     assert cost["parameters"] == sum(p.numel() for p in model.parameters())
-    by_operation = flop_count_operators(model, [build_sample(cfg)])
-    assert cost["flops"] == pytest.approx(1e9 * sum(by_operation.values()), rel=1e-6)
-    assert by_operation["conv"] > 0.1 * sum(by_operation.values())
+    by_operation = flop_count_operators(model, [build_sample(cfg)])  # fvcore's, of the traced model
+    products = sum(by_operation[name] for name in ("conv", "linear", "matmul", "addmm", "bmm", "einsum"))
+    assert cost["flops"] == pytest.approx(1e9 * products, rel=1e-6)
     assert "Weights are loaded" not in caplog.text  # a table is no training
     assert logging.getLogger("panomask").isEnabledFor(logging.INFO)
 
