@@ -108,8 +108,10 @@ class Run:
         self._write(REQUEST_FILE, self.config.dump())
         commits = ", ".join(sorted(str(state) for state in states if state.commit))
         self._write(ENVIRONMENT_FILE, f"{collect_env_info()}\ncommit {commits or 'not known'}\n")
-        self._write(PATCH_FILE, "".join(state.patch for state in states))
-        (self.folder / RESULTS_FILE).unlink(missing_ok=True)
+        for name in (PATCH_FILE, RESULTS_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+        if patch := "".join(state.patch for state in states):
+            self._write(PATCH_FILE, patch)
         attempt = {
             "command": list(command),
             "commit": commits,

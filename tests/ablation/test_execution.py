@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from panomask.ablation import collect, execute, plan_runs, read_sweep, write_report, write_sweep
+from panomask.ablation import collect, execute, plan_runs, read_sweep, run_folder, write_report, write_sweep
+from panomask.ablation.code_state import CodeState
 from panomask.ablation.run_lock import RunLock
 from panomask.errors import InputError
 
@@ -184,6 +185,18 @@ def test_results_of_an_earlier_attempt_do_not_count(study):
     failed = execute(planned(study), command=["true"])
     assert [run.name for run in failed] == ["18, seed 1"]
     assert not (folder / "results.json").exists()
+
+
+def test_the_patch_is_that_of_the_last_attempt(study, monkeypatch):
+    run = planned(study)[0]
+    run.folder.mkdir(parents=True)
+    for patch in ("a change", ""):
+        monkeypatch.setattr(run_folder, "code_state", lambda folder, patch=patch: CodeState("abc", patch))
+        run.begin(["x"])
+        path = run.folder / "uncommitted.patch"
+        assert (path.read_text() if path.exists() else "") == patch
+    attempts = json.loads((run.folder / "run.json").read_text())["attempts"]
+    assert [attempt["commit"] for attempt in attempts] == ["abc with uncommitted changes", "abc"]
 
 
 def test_a_run_that_loses_its_folder_stops_no_other(study):
