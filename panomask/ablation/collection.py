@@ -18,7 +18,7 @@ from panomask.ablation.run_folder import (
     read_record,
     read_results,
 )
-from panomask.ablation.sweep import RUNS_FOLDER, Sweep, Variant, load_sweep
+from panomask.ablation.sweep import Sweep, Variant, load_sweep
 from panomask.errors import nearest_names
 from panomask.json_file import write_json
 
@@ -39,21 +39,21 @@ def collect(folder: Path) -> SweepOutcome:
     """
     sweep = load_sweep(folder)
     variants = sweep.variants()
+    records = {v.place(seed): read_record(folder / v.place(seed)) for v in variants for seed in sweep.seeds}
     results = {
-        _place(v, seed): _results_of_done(folder / _place(v, seed)) for v in variants for seed in sweep.seeds
+        place: read_results(folder / place) if record.get("status") == "done" else None
+        for place, record in records.items()
     }
     data_sets = {name for found in results.values() for name in found or ()}
     outcomes = []
     for variant in variants:
-        places = {seed: _place(variant, seed) for seed in sweep.seeds}
-        runs = tuple(
-            _run_outcome(
-                folder, place, seed, _scores(results[place], sweep.metrics, is_one=len(data_sets) == 1)
-            )
-            for seed, place in places.items()
-        )
-        outcomes.append(VariantOutcome(variant.choices, _own_overrides(sweep, variant), runs))
-    attempts = [attempt for place in results for attempt in attempts_of(read_record(folder / place))]
+        runs = []
+        for seed in sweep.seeds:
+            place = variant.place(seed)
+            scores = _scores(results[place], sweep.metrics, is_one=len(data_sets) == 1)
+            runs.append(_run_outcome(folder, place, seed, records[place], scores))
+        outcomes.append(VariantOutcome(variant.choices, _own_overrides(sweep, variant), tuple(runs)))
+    attempts = [attempt for record in records.values() for attempt in attempts_of(record)]
     return SweepOutcome(
         title=sweep.title,
         notes=sweep.notes,
@@ -68,14 +68,6 @@ def collect(folder: Path) -> SweepOutcome:
     )
 
 
-def _place(variant: Variant, seed: int) -> Path:
-    return Path(RUNS_FOLDER) / variant.folder / f"seed_{seed}"
-
-
-def _results_of_done(folder: Path) -> Mapping[str, Any] | None:
-    return read_results(folder) if read_record(folder).get("status") == "done" else None
-
-
 def _own_overrides(sweep: Sweep, variant: Variant) -> Mapping[str, str]:
     """What tells a variant from the others; its base config too, where it has one of its own."""
     chosen = {key for axis in sweep.axes for choice in axis.choices for key in choice.overrides}
@@ -83,10 +75,11 @@ def _own_overrides(sweep: Sweep, variant: Variant) -> Mapping[str, str]:
     return own if variant.base == sweep.base else {"--config-file": variant.base, **own}
 
 
-def _run_outcome(output: Path, place: Path, seed: int, scores: Mapping[str, float] | None) -> RunOutcome:
+def _run_outcome(
+    output: Path, place: Path, seed: int, record: Mapping[str, Any], scores: Mapping[str, float] | None
+) -> RunOutcome:
     """`scores` are None where the run is not done."""
     folder = output / place
-    record = read_record(folder)
     if scores is None:
         has_failed = record.get("status") == "failed"
         status = "failed" if has_failed else "interrupted" if (folder / RUN_FILE).is_file() else "missing"
@@ -117,7 +110,7 @@ def _scores(
 
 
 def _metrics(folder: Path, sweep: Sweep, variants: Sequence[VariantOutcome]) -> tuple[str, ...]:
-    """The columns: those that the sweep names, which some run must have, or the main one of each task."""
+    """The columns: those that the sweep names, or else the main one of each task."""
     measured = list(dict.fromkeys(name for v in variants for run in v.runs for name in run.scores))
     for metric in sweep.metrics if measured else ():
         if metric not in measured:

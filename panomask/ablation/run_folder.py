@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from panomask.ablation.code_state import code_state
-from panomask.ablation.sweep import RUNS_FOLDER, Sweep, Variant
+from panomask.ablation.sweep import Sweep, Variant
 from panomask.atomic_file import write_atomically
 from panomask.config import CfgNode, get_cfg
+from panomask.config.coercion import plain
 from panomask.config.node import flatten
 from panomask.config.safe_yaml import read_yaml
 from panomask.engine.environment import collect_env_info
@@ -84,13 +83,13 @@ class Run:
                     f"{self.folder}: holds files, but no {REQUEST_FILE} of a sweep; choose another --output"
                 )
             return
-        before, now = dict(flatten(read_yaml(path))), dict(flatten(yaml.safe_load(self.config.dump())))
+        before, now = dict(flatten(read_yaml(path))), dict(flatten(self.config))
         # A key that panomask did not have then had what is its default now. Folders may be moved.
         before = {key: before.get(key, default) for key, default in flatten(get_cfg())} | before
         changed = sorted(
             key
             for key, value in now.items()
-            if key != "OUTPUT_DIR" and _plain(before.get(key, value)) != _plain(value)
+            if key != "OUTPUT_DIR" and plain(before.get(key, value)) != plain(value)
         )
         if changed:
             key = changed[0]
@@ -168,7 +167,7 @@ def plan_runs(sweep: Sweep, output: Path) -> list[Run]:
     runs = []
     for variant in sweep.variants():
         for seed in sweep.seeds:
-            folder = output / RUNS_FOLDER / variant.folder / f"seed_{seed}"
+            folder = output / variant.place(seed)
             config = load_config(variant.base, _overrides(variant, seed, folder))
             runs.append(Run(variant, seed, folder, config))
     for run in runs:
@@ -215,8 +214,3 @@ def read_mapping(path: Path, meaning: str) -> dict[str, Any] | None:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-
-
-def _plain(value: Any) -> Any:
-    """A value with every tuple as a list."""
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -5,7 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,10 @@ class Variant:
     overrides: Mapping[str, str]
     base: str
     folder: str
+
+    def place(self, seed: int) -> Path:
+        """Where the run of a seed lies, from the sweep's folder."""
+        return Path(RUNS_FOLDER, self.folder, f"seed_{seed}")
 
 
 @dataclass(frozen=True)
@@ -181,22 +185,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
     """
     if (folder / SWEEP_FILE).is_file():
         _compare(load_sweep(folder), sweep, folder)
-    content = {
-        **{name: getattr(sweep, name) for name in ("title", "notes", "base", "project", "file", "command")},
-        **{name: list(getattr(sweep, name)) for name in ("baseline", "seeds", "metrics")},
-        "overrides": dict(sweep.overrides),
-        "axes": [
-            {
-                "name": axis.name,
-                "choices": [
-                    {"name": choice.name, "overrides": dict(choice.overrides), "base": choice.base}
-                    for choice in axis.choices
-                ],
-            }
-            for axis in sweep.axes
-        ],
-    }
-    write_json(folder / SWEEP_FILE, content)
+    write_json(folder / SWEEP_FILE, asdict(sweep))
 
 
 def _compare(before: Sweep, now: Sweep, folder: Path) -> None:
@@ -205,8 +194,8 @@ def _compare(before: Sweep, now: Sweep, folder: Path) -> None:
         raise InputError(
             f"{folder}: holds the sweep of {before.file}; give {now.file} another folder by --output"
         )
-    runs = [{(v.folder, seed) for v in sweep.variants() for seed in sweep.seeds} for sweep in (before, now)]
-    lost = sorted(f"{variant}/seed_{seed}" for variant, seed in runs[0] - runs[1])
+    runs = [{str(v.place(seed)) for v in sweep.variants() for seed in sweep.seeds} for sweep in (before, now)]
+    lost = sorted(runs[0] - runs[1])
     if lost:
         logger.warning(
             f"{folder}: runs that are no longer part of the sweep stay where they are, but not in the table:"

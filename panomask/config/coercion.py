@@ -103,3 +103,8 @@ def article(value: Any) -> str:
         return "None"
     name = "group of keys" if isinstance(value, dict) else type(value).__name__
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
+
+
+def plain(value: Any) -> Any:
+    """`value` with every tuple as a list: the two mean the same in a config."""
+    return [plain(item) for item in value] if isinstance(value, SEQUENCES) else value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
-from panomask.config.coercion import SEQUENCES, article
+from panomask.config.coercion import SEQUENCES, article, plain
 from panomask.config.defaults import get_cfg
 from panomask.config.node import CfgNode, flatten
 from panomask.config.relations import RELATIONS
@@ -329,7 +329,7 @@ def check_supported(cfg: CfgNode) -> None:
 
 def _objection(key: str, value: Any, default: Any) -> str:
     """What follows "KEY is VALUE" where the key cannot have that value by itself; "" where it can."""
-    if _matches(key, NOT_OBEYED) and _plain(value) != _plain(default):
+    if _matches(key, NOT_OBEYED) and plain(value) != plain(default):
         return f", but this version supports only its default {default!r}; take the key out of the config"
     if key in CHOICES and value not in CHOICES[key]:
         return f"; allowed are {', '.join(map(repr, CHOICES[key]))}"
@@ -425,8 +425,3 @@ def _floats(value: Any) -> list[float]:
     if isinstance(value, SEQUENCES):
         return [number for item in value for number in _floats(item)]
     return [value] if isinstance(value, float) else []
-
-
-def _plain(value: Any) -> Any:
-    """`value` with every tuple as a list: the two mean the same in a config."""
-    return [_plain(item) for item in value] if isinstance(value, SEQUENCES) else value
