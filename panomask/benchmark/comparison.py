@@ -8,13 +8,17 @@ rounds' ratios.
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 DEFAULT_ROUNDS = 9
+
+
+class Disagreement(Exception):
+    """Two ways give different results: one of them is wrong, and their times say nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,12 @@ def measure(comparison: Comparison, rounds: int = DEFAULT_ROUNDS) -> Measurement
     """Compare the results of both ways, then time them for `rounds` rounds.
 
     Raises:
-        AssertionError: the results do not agree.
+        Disagreement: the results do not agree.
     """
-    agreement = comparison.agreement(comparison.ours(), comparison.reference())
+    try:
+        agreement = comparison.agreement(comparison.ours(), comparison.reference())
+    except AssertionError as error:
+        raise Disagreement(f"{comparison.name}, beside {comparison.reference_name}: {error}") from error
     ways = (comparison.ours, comparison.reference)
     for way in ways * comparison.warmup:
         way()
@@ -87,12 +94,6 @@ def measure(comparison: Comparison, rounds: int = DEFAULT_ROUNDS) -> Measurement
     return Measurement(
         comparison.name, comparison.reference_name, ours, reference, agreement, comparison.target
     )
-
-
-def measure_all(comparisons: Iterable[Comparison], rounds: int = DEFAULT_ROUNDS) -> Iterator[Measurement]:
-    """Measurements one by one, as they are ready."""
-    for comparison in comparisons:
-        yield measure(comparison, rounds)
 
 
 def _seconds(way: Callable[[], Any]) -> float:

@@ -117,6 +117,7 @@ _C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0  # the largest magnitude, or the large
 _C.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0  # "norm": the p of the norm; may be inf
 
 _C.SOLVER.AMP = CfgNode({"ENABLED": False})  # mixed precision
+_C.SOLVER.AMP.PRECISION = "float16"  # ours: of the fast operations on a GPU, or "bfloat16"; CPU: always that
 
 # ------------------------------------------------------------------------------------------------------------
 # TEST
@@ -129,6 +130,7 @@ _C.TEST.DETECTIONS_PER_IMAGE = 100  # the best this many are kept
 _C.TEST.EXPECTED_RESULTS = []
 _C.TEST.KEYPOINT_OKS_SIGMAS = []  # one for each keypoint; empty: the data set's own, COCO's for COCO's 17
 _C.TEST.BOUNDARY_IOU = False  # ours: measure the IoU of boundaries too, in semantic evaluations
+_C.TEST.PRECISION = "float32"  # ours: of convolutions and products in inference, or "bfloat16", "float16"
 _C.TEST.SAVE_PANOPTIC = False  # ours: write the panoptic predictions of an evaluation, as COCO's JSON and PNG
 _C.TEST.SHEET_IMAGES = 8  # ours: images on the sheet of truth beside prediction after training; 0: no sheet
 

@@ -9,6 +9,8 @@ from panomask.config.node import CfgNode
 MODEL = CfgNode()
 MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
 MODEL.DEVICE = "cuda"  # without a GPU the CPU serves, which is said once
+MODEL.CHANNELS_LAST = True  # ours: convolutions in memory format (N, H, W, C), as CPU and GPU prefer it
+MODEL.COMPILE = False  # ours: torch.compile for backbone and heads; needs a C++ compiler on the CPU
 MODEL.WEIGHTS = ""  # checkpoint to start from; "": random weights
 MODEL.MASK_ON = False
 MODEL.KEYPOINT_ON = False

@@ -57,10 +57,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": _POOLERS,
     "MODEL.RPN.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
     "MODEL.SEM_SEG_HEAD.NORM": _NORMS,
+    "SOLVER.AMP.PRECISION": ("float16", "bfloat16"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
     "SOLVER.OPTIMIZER": ("SGD", "ADAMW"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "TEST.PRECISION": ("float32", "bfloat16", "float16"),
     "VERSION": (2,),
 }
 """Keys that take one of a few values. Names in a registry are not here: the registry checks them itself."""

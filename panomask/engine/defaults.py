@@ -22,6 +22,7 @@ from panomask.engine.evaluators import build_evaluator
 from panomask.engine.keypoint_setup import TrainedKeypoints, match_keypoints
 from panomask.engine.launch import create_ddp_model
 from panomask.engine.logger import setup_logger
+from panomask.engine.precision import InferenceAutocast, inference_autocast, training_dtype
 from panomask.engine.result_verification import verify_results
 from panomask.engine.results import write_results
 from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses, TrainingBuffers
@@ -72,8 +73,10 @@ class DefaultTrainer(TrainerBase):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         model = create_ddp_model(model, broadcast_buffers=False)
-        trainer_type = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer_type(model, data_loader, optimizer)
+        if cfg.SOLVER.AMP.ENABLED:
+            self._trainer = AMPTrainer(model, data_loader, optimizer, precision=training_dtype(cfg))
+        else:
+            self._trainer = SimpleTrainer(model, data_loader, optimizer)
         self._trainer.loss_check_period = cfg.LOG_PERIOD
         self._trainer.register_hooks([_CallAfterBackward(self)])
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -298,6 +301,7 @@ class DefaultTrainer(TrainerBase):
         if evaluators is not None and len(evaluators) != len(names):
             raise ValueError(f"{len(evaluators)} evaluators for {len(names)} data sets (DATASETS.TEST)")
         results: OrderedDict[str, Any] = OrderedDict()
+        model = InferenceAutocast(model, inference_autocast(cfg))
         for i, name in enumerate(names):
             try:
                 evaluator = cls.build_evaluator(cfg, name) if evaluators is None else evaluators[i]

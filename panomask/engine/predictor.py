@@ -15,6 +15,7 @@ from panomask.data import DatasetCatalog, MetadataCatalog
 from panomask.data.catalog import Metadata
 from panomask.data.transforms import ResizeShortestEdge
 from panomask.engine.keypoint_setup import settle_keypoints
+from panomask.engine.precision import inference_autocast
 from panomask.engine.semantic_setup import settle_stuff
 from panomask.engine.setup import match_num_classes, num_classes_keys, thing_classes_of
 from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
@@ -90,7 +91,7 @@ class DefaultPredictor:
         resized = self.aug.get_transform(image).apply_image(image)
         resized = resized if resized.dtype == np.uint8 else resized.astype("float32")
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        with torch.no_grad():
+        with torch.no_grad(), inference_autocast(self.cfg):
             return self.model([{"image": tensor, "height": height, "width": width}])[0]
 
 

@@ -1,9 +1,9 @@
 """Convolution, norm, RoI pooling, NMS, losses, mask pasting: pure functions and small modules."""
 
-from torch.nn import BatchNorm2d, ConvTranspose2d, Linear
+from torch.nn import BatchNorm2d, ConvTranspose2d
 from torch.nn.functional import interpolate
 from torchvision.ops import RoIPool as ROIPool
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
 from panomask.layers.batch_norm import (
     CycleBatchNormList,
@@ -18,9 +18,11 @@ from panomask.layers.deform_conv import DeformConv, ModulatedDeformConv
 from panomask.layers.device import resolve_device
 from panomask.layers.focal_loss import sigmoid_focal_loss
 from panomask.layers.initialization import msra_fill, xavier_fill
+from panomask.layers.linear import Linear
 from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
 from panomask.layers.mask_paste import paste_masks_in_image
 from panomask.layers.memory import retry_if_cuda_oom
+from panomask.layers.roi_sampling import roi_align
 from panomask.layers.roi_pooling import ROIAlign, ROIWarp
 from panomask.layers.shape_spec import ShapeSpec
 from panomask.layers.suppression import batched_nms

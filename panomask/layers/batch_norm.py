@@ -87,6 +87,26 @@ class FrozenBatchNorm2d(nn.Module):
         return _replace_modules(module, (cls,), nn.BatchNorm2d)
 
 
+def fixed_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """What a batch norm does as long as its statistics stay: y = x * scale + shift, both (C,).
+
+    None for a norm that computes statistics of its input, and for one that somebody watches by hooks.
+    """
+    is_fixed = isinstance(norm, FrozenBatchNorm2d) or (
+        isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
+        and not norm.training
+        and norm.running_var is not None
+    )
+    if not is_fixed or norm._forward_hooks or norm._forward_pre_hooks:
+        return None
+    assert isinstance(norm.running_mean, Tensor)
+    assert isinstance(norm.running_var, Tensor)
+    scale = (norm.running_var + norm.eps).rsqrt()  # type: ignore[operator]
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias  # type: ignore[operator]
+
+
 def _replace_modules(
     module: nn.Module, old_types: tuple[type[nn.Module], ...], new_type: Callable[..., nn.Module]
 ) -> nn.Module:

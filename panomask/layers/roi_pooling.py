@@ -6,7 +6,8 @@ Shapes: N images, C channels, R regions, Ho x Wo output cells, g x g samples in 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+
+from panomask.layers.roi_sampling import roi_align
 
 
 class ROIAlign(nn.Module):
@@ -111,7 +112,7 @@ def _roi_align_max(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """torchvision's `roi_align` with the largest of a cell's samples in place of their mean.
+    """`roi_align` with the largest of a cell's samples in place of their mean.
 
     A grid that is g times as fine, with one sample in each cell, holds all samples; a cell is a block of it.
     """

@@ -8,11 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from panomask.layers.batch_norm import fixed_scale_and_shift
+
 
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d` followed by an optional norm and an optional activation.
 
     State-dict keys: `weight`, `bias` (unless `bias=False`), `norm.*`.
+
+    A batch norm whose statistics are fixed scales the weights instead of the output, where those are fewer
+    numbers. That is done anew in each forward: nothing is kept that could be out of date.
 
     Args:
         norm: a module applied to the output, or None.
@@ -32,12 +37,25 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        x = super().forward(x)
-        if self.norm is not None:
-            x = self.norm(x)
+        terms = None if self.norm is None else fixed_scale_and_shift(self.norm)
+        if terms is not None and self._has_fewer_weights_than_outputs(x):
+            scale, shift = terms
+            weight = (self.weight * scale[:, None, None, None]).to(self.weight.dtype)
+            bias = shift if self.bias is None else torch.addcmul(shift, self.bias, scale)
+            x = self._conv_forward(x, weight, bias.to(weight.dtype))
+        else:
+            x = super().forward(x)
+            x = x if self.norm is None else self.norm(x)
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+    def _has_fewer_weights_than_outputs(self, x: Tensor) -> bool:
+        """Of a graph that is compiled for all sizes, this is said to hold for all."""
+        if torch.compiler.is_compiling():
+            return True
+        cells = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
+        return self.weight.numel() <= self.out_channels * cells
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -65,19 +68,67 @@ def test_soft_values_for_a_negative_threshold(masks_and_boxes):
     assert (difference.abs() <= 1.001).all()
 
 
-def test_pasting_all_at_once_equals_pasting_box_by_box(masks_and_boxes):
-    """The path of other devices, which samples every pixel, run on the CPU."""
+def test_pasting_everywhere_equals_pasting_inside_boxes(masks_and_boxes):
+    """The way of other devices, which samples every pixel, run on the CPU."""
+    alone = paste_masks_in_image(*masks_and_boxes, (HEIGHT, WIDTH))
+    assert torch.equal(mask_paste._paste_everywhere(*masks_and_boxes, (HEIGHT, WIDTH), 0.5), alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(28, 28), (5, 9), (1, 1)])
+def test_pasting_inside_boxes_is_sampling_to_the_last_digits(shape, dtype):
+    """Boxes of all sizes, down to less than a pixel, also over the image's border and far outside."""
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.rand(200, *shape, generator=generator).to(dtype)
+    corners = (torch.rand(200, 2, generator=generator) * 1.4 - 0.2) * torch.tensor([WIDTH, HEIGHT])
+    sides = torch.exp(6 * torch.rand(200, 2, generator=generator) - 2)
+    boxes = torch.cat([corners - sides / 2, corners + sides / 2], dim=1)
+    sampled = mask_paste._sample_masks(masks, boxes, (0, 0, WIDTH, HEIGHT))
+    undecided = (sampled - 0.5).abs() < 1e-6
+    pasted = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
+    assert torch.equal(pasted | undecided, (sampled >= 0.5) | undecided)
+    assert undecided.float().mean() < 1e-4
+    inside = paste_masks_in_image(torch.ones_like(masks), boxes, (HEIGHT, WIDTH))
+    pasted = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH), threshold=-1)
+    assert ((pasted - sampled * 255)[inside].abs() < 1.001).all()
+
+
+def test_nan_spoils_only_the_pixels_beside_it(masks_and_boxes):
     masks, boxes = masks_and_boxes
-    alone = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
-    whole = mask_paste._sample_masks(masks, boxes, (0, 0, WIDTH, HEIGHT)) >= 0.5
-    assert torch.equal(alone, whole)
+    masks[0, 10, 20] = torch.nan
+    sampled = mask_paste._sample_masks(masks, boxes, (0, 0, WIDTH, HEIGHT)) >= 0.5
+    assert torch.equal(paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH)), sampled)
 
 
+@pytest.mark.parametrize("constant", ["MAX_RESIZED_PIXELS", "MAX_SAMPLED_PIXELS"])
 @pytest.mark.parametrize("pixels", [1, 100, 3 * WIDTH])
-def test_chunks_of_rows_change_nothing(masks_and_boxes, monkeypatch, pixels):
+def test_chunks_of_rows_change_nothing(masks_and_boxes, monkeypatch, constant, pixels):
     expected = paste_masks_in_image(*masks_and_boxes, (HEIGHT, WIDTH))
-    monkeypatch.setattr(mask_paste, "MAX_SAMPLED_PIXELS", pixels)
-    assert torch.equal(paste_masks_in_image(*masks_and_boxes, (HEIGHT, WIDTH)), expected)
+    monkeypatch.setattr(mask_paste, constant, pixels)
+    for way in (mask_paste._paste_inside_boxes, mask_paste._paste_everywhere):
+        assert torch.equal(way(*masks_and_boxes, (HEIGHT, WIDTH), 0.5), expected)
+
+
+def test_autocast_and_gradients_change_nothing(masks_and_boxes):
+    masks, boxes = masks_and_boxes
+    expected = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
+    with torch.autocast("cpu", torch.bfloat16):
+        pasted = paste_masks_in_image(masks.requires_grad_(), boxes.requires_grad_(), (HEIGHT, WIDTH))
+    assert torch.equal(pasted, expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs Linux")
+def test_large_images_take_memory_only_around_the_boxes():
+    """20 masks of 10,000 x 10,000 pixels are 2 GB."""
+
+    def used_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = used_bytes()
+    boxes = torch.tensor([[4000.0, 4000.0, 4050.0, 4050.0]]).repeat(20, 1)
+    pasted = paste_masks_in_image(torch.ones(20, 28, 28), boxes, (10000, 10000))
+    assert used_bytes() - before < 3e8
+    assert pasted[:, 4000:4050, 4000:4050].all()
 
 
 @pytest.mark.parametrize("threshold, dtype", [(0.5, torch.bool), (-1, torch.uint8)])

@@ -4,6 +4,8 @@ from torch import nn
 
 from panomask.layers import (
     Conv2d,
+    FrozenBatchNorm2d,
+    NaiveSyncBatchNorm,
     ShapeSpec,
     cat,
     cross_entropy,
@@ -75,3 +77,62 @@ def test_conv_gradient(norm):
     conv = Conv2d(2, 2, 3, padding=1, norm=norm, activation=torch.tanh).double()
     x = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(conv, x)
+
+
+NORMS = [
+    lambda c: FrozenBatchNorm2d(c),
+    lambda c: nn.BatchNorm2d(c).eval(),
+    lambda c: nn.BatchNorm2d(c, affine=False).eval(),
+    lambda c: NaiveSyncBatchNorm(c).eval(),
+]
+
+
+@torch.no_grad()
+def _fill(norm: nn.Module) -> nn.Module:
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(0.5 + torch.rand(tensor.shape))
+    return norm
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("make_norm", NORMS)
+def test_fixed_norm_in_the_weights_is_the_norm_behind_them(make_norm, bias):
+    torch.manual_seed(0)
+    conv = Conv2d(3, 4, 3, stride=2, padding=1, bias=bias, norm=_fill(make_norm(4)))
+    found = []
+    for image in (torch.randn(2, 3, 24, 24), torch.randn(1, 3, 4, 4)):  # the second has too few outputs
+        given = image.clone().requires_grad_()
+        reference = conv.norm(nn.functional.conv2d(given, conv.weight, conv.bias, 2, 1))
+        expected = torch.autograd.grad(reference.square().sum(), [given, conv.weight])
+        out = conv(given)
+        torch.testing.assert_close(out, reference)
+        torch.testing.assert_close(
+            torch.autograd.grad(out.square().sum(), [given, conv.weight]), expected, rtol=1e-4, atol=1e-4
+        )
+        found.append(conv._has_fewer_weights_than_outputs(image))
+    assert found == [True, False]
+
+
+def test_fixed_norm_is_folded_anew_each_time():
+    conv = Conv2d(1, 1, 1, bias=False, norm=FrozenBatchNorm2d(1))
+    nn.init.ones_(conv.weight)
+    image = torch.ones(1, 1, 4, 4)
+    assert conv(image).unique().item() == pytest.approx(1)
+    conv.norm.weight.data.fill_(3.0)  # an edit that leaves no trace
+    conv.weight.data.fill_(2.0)
+    assert conv(image).unique().item() == pytest.approx(6)
+    assert conv(image.bfloat16().float()).dtype == torch.float32
+
+
+def test_watched_norm_is_called():
+    conv, seen = Conv2d(1, 1, 1, norm=FrozenBatchNorm2d(1)), []
+    conv.norm.register_forward_hook(lambda module, args, out: seen.append(out))
+    out = conv(torch.ones(1, 1, 4, 4))
+    torch.testing.assert_close(seen[0], out)
+
+
+def test_norm_in_training_is_not_folded():
+    conv = Conv2d(1, 1, 1, norm=nn.BatchNorm2d(1))
+    conv(torch.randn(2, 1, 8, 8) + 5)
+    assert conv.norm.running_mean.item() != 0

@@ -45,7 +45,7 @@ class BasicBlock(CNNBlockBase):
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
         residual = self.conv2(F.relu_(self.conv1(x)))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(residual + shortcut)
+        return F.relu_(residual.add_(shortcut))
 
 
 class BottleneckBlock(CNNBlockBase):
@@ -88,7 +88,7 @@ class BottleneckBlock(CNNBlockBase):
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
         residual = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(residual + shortcut)
+        return F.relu_(residual.add_(shortcut))
 
 
 class DeformBottleneckBlock(CNNBlockBase):
@@ -157,7 +157,7 @@ class DeformBottleneckBlock(CNNBlockBase):
             residual = self.conv2(residual, sampling)
         residual = self.conv3(F.relu_(residual))
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        return F.relu_(residual + shortcut)
+        return F.relu_(residual.add_(shortcut))
 
 
 class BasicStem(CNNBlockBase):

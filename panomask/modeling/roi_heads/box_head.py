@@ -12,7 +12,7 @@ from torch import nn
 
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
-from panomask.layers import ShapeSpec, conv3x3_relu, xavier_fill
+from panomask.layers import Linear, ShapeSpec, conv3x3_relu, xavier_fill
 from panomask.registry import ROI_BOX_HEAD_REGISTRY
 
 
@@ -50,7 +50,7 @@ class FastRCNNConvFCHead(nn.Sequential):
         for idx, fc_dim in enumerate(fc_dims, start=1):
             if idx == 1:
                 self.add_module("flatten", nn.Flatten())
-            fc = nn.Linear(features, fc_dim)
+            fc = Linear(features, fc_dim)
             xavier_fill(fc)
             self.add_module(f"fc{idx}", fc)
             self.add_module(f"fc_relu{idx}", nn.ReLU())

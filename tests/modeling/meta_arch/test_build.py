@@ -25,3 +25,42 @@ def test_refusals(tiny_cfg):
     c4 = ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["p4"])
     with pytest.raises(InputError, match="KEYPOINT_ON"):
         build_model(tiny_cfg("MODEL.KEYPOINT_ON", True, *c4))
+
+
+def _tensors(model, batch):
+    with torch.no_grad():
+        found = model.eval()(batch)[0]["instances"]
+    return found.pred_boxes.tensor, found.scores
+
+
+def _batch(height=64, width=96):
+    return [
+        {"image": torch.randint(256, (3, height, width), generator=torch.Generator().manual_seed(0)).byte()}
+    ]
+
+
+def test_memory_format(tiny_cfg):
+    """Weights and feature maps are laid out as asked; keys, values and results stay."""
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg())
+    plain = build_model(tiny_cfg("MODEL.CHANNELS_LAST", False))
+    plain.load_state_dict(model.state_dict())
+    for built, memory_format in ((model, torch.channels_last), (plain, torch.contiguous_format)):
+        maps = built.backbone(torch.zeros(1, 3, 64, 96))
+        assert all(x.is_contiguous(memory_format=memory_format) for x in maps.values())
+    torch.testing.assert_close(_tensors(model, _batch()), _tensors(plain, _batch()), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled(tiny_cfg):
+    """The same numbers, and after images of two shapes no new graph for those of others."""
+    torch.manual_seed(0)
+    options = ("MODEL.MASK_ON", True)
+    plain, compiled = build_model(tiny_cfg(*options)), build_model(tiny_cfg(*options, "MODEL.COMPILE", True))
+    compiled.load_state_dict(plain.state_dict())
+    num_graphs = []
+    for size in ((128, 192), (192, 128), (256, 320), (320, 224)):
+        found, expected = (_tensors(model, _batch(*size)) for model in (compiled, plain))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        num_graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert 0 < num_graphs[0] <= num_graphs[1] == num_graphs[2] == num_graphs[3]
