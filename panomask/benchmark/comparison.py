@@ -1,8 +1,8 @@
 """Two ways to do one thing, timed in turn in one process.
 
-Times differ from minute to minute by more than the ways do; the ratio of two runs one after the other does not.
-So each round runs both, the one that begins changing from round to round, and what counts is the median of the
-rounds' ratios.
+Times differ from minute to minute by more than the ways do; the ratio of two runs one after the other does
+not. So each round runs both, the one that begins changing from round to round, and what counts is the median
+of the rounds' ratios.
 """
 
 import gc

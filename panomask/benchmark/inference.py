@@ -28,7 +28,7 @@ from panomask.engine.precision import inference_autocast
 from panomask.modeling import build_model
 
 SCORES_EQUAL, BF16_SCORES_EQUAL = 1e-4, 0.1
-"""How far the best scores may be apart; in bfloat16, of which a number has three digits, they are compared too."""
+"""How far the best scores may be apart, in float32 and in bfloat16, whose numbers have three digits."""
 
 BEST = 50
 
@@ -54,9 +54,11 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
 def _beside_plain(
     name: str, zoo_name: str, image: Tensor, target: float, args: argparse.Namespace
 ) -> Iterator[Comparison]:
-    ways = [("float32", target, [])]
-    ways += [("bfloat16", None, ["TEST.PRECISION", "bfloat16"])]
-    ways += [("float32, compiled", None, ["MODEL.COMPILE", True])] if args.compile else []
+    ways: list[tuple[str, float | None, list[Any]]] = [
+        ("float32", target, []),
+        ("bfloat16", None, ["TEST.PRECISION", "bfloat16"]),
+        *([("float32, compiled", None, ["MODEL.COMPILE", True])] if args.compile else []),
+    ]
     plain_cfg = zoo_config(zoo_name, args.device, "MODEL.CHANNELS_LAST", False)
     plain = plain_eager(spread_weights(build_model(plain_cfg)))
     for precision, wanted, overrides in ways:
@@ -115,7 +117,7 @@ def _torchvision_detector(model: nn.Module, image: Tensor, device: str) -> Calla
 
 
 def _mask_rcnn_of_torchvision(name: str, image: Tensor, device: str) -> Comparison:
-    """The same weights in both; torchvision rounds anchors to whole pixels, so that numbers differ a little."""
+    """The same weights in both; torchvision rounds anchors to whole pixels, so that scores are not equal."""
     sizes: dict[str, Any] = {"min_size": min(image.shape[1:]), "max_size": max(image.shape[1:])}
     reference = torchvision_mask_rcnn(device, **sizes)
     cfg, ours = mask_rcnn_like(reference, device)

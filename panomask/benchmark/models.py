@@ -1,7 +1,7 @@
 """The same models here and in torchvision, with the same weights, and images for them.
 
-No trained weights are needed: drawn at random on the right scale they find as many objects as a trained model,
-if senseless ones, and so the work behind the network is there too.
+No trained weights are needed: drawn at random on the right scale they find as many objects as a trained
+model, if senseless ones, and so the work behind the network is there too.
 """
 
 import math
@@ -94,7 +94,7 @@ def spread_weights(model: nn.Module) -> nn.Module:
 
 
 def plain_eager(model: nn.Module) -> nn.Module:
-    """Take out what makes a model of ours quicker than plain modules are. Its numbers stay; returns the model.
+    """Take out what makes a model of ours quicker than plain modules are; returns it. Its numbers stay.
 
     Norms run by themselves, since one that is watched is not folded; RoIAlign is torchvision's; products of
     matrices are torch's. The memory format is that of MODEL.CHANNELS_LAST.
@@ -104,7 +104,7 @@ def plain_eager(model: nn.Module) -> nn.Module:
             module.norm.register_forward_pre_hook(lambda *_: None)
         for name, child in module.named_children():
             if isinstance(child, Linear):
-                child.__class__ = nn.Linear
+                child.__class__ = nn.Linear  # type: ignore[assignment]
             elif type(child) is ROIAlign:
                 size, scale = child.output_size, child.spatial_scale
                 setattr(module, name, RoIAlign(size, scale, child.sampling_ratio, child.aligned))

@@ -18,7 +18,7 @@ from panomask.structures import Boxes
 CHANNELS, STRIDES = 256, (4, 8, 16, 32)
 C4_CHANNELS, C4_STRIDE = 1024, 16
 EQUAL = 1e-5
-"""To which RoIAlign's numbers must agree; gradients are sums of many, and agree to this part of the largest."""
+"""To which RoIAlign's numbers must agree. Gradients are sums of many: to this part of the largest."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
-"""One step of training (forward, backward, optimizer) of Mask R-CNN, beside torchvision's with the same weights.
+"""One step of training Mask R-CNN (forward, backward, optimizer), beside torchvision's with the same weights.
 
-Both sample as many regions: as many foreground as there are objects, which are proposals too, and the rest of
-512 an image background.
+Both sample as many regions: as many foreground as there are objects, which are proposals too, and the rest
+of 512 an image background.
 """
 
 import argparse
@@ -15,8 +15,7 @@ from panomask.benchmark.comparison import Comparison
 from panomask.benchmark.models import mask_rcnn_like, plain_eager, smooth_image, torchvision_mask_rcnn
 from panomask.benchmark.operations import draw_boxes
 from panomask.config import CfgNode
-from panomask.engine import AMPTrainer, SimpleTrainer
-from panomask.engine.precision import training_dtype
+from panomask.engine.train_loop import build_step_trainer
 from panomask.event_storage import EventStorage
 from panomask.solver import build_optimizer
 from panomask.structures import Boxes, Instances, PolygonMasks
@@ -87,11 +86,7 @@ def _draw_scene(side: int, num_objects: int, seed: int) -> Scene:
 def _step(cfg: CfgNode, model: nn.Module, scenes: list[Scene]) -> Callable[[], float]:
     """As the trainer steps, from images in memory; gives the sum of the losses."""
     batch = [{"image": scene[0], "instances": _instances(scene)} for scene in scenes]
-    batches, optimizer = itertools.repeat(batch), build_optimizer(cfg, model)
-    if cfg.SOLVER.AMP.ENABLED:
-        trainer: SimpleTrainer = AMPTrainer(model, batches, optimizer, precision=training_dtype(cfg))
-    else:
-        trainer = SimpleTrainer(model, batches, optimizer)
+    trainer = build_step_trainer(cfg, model, itertools.repeat(batch), build_optimizer(cfg, model))
 
     def step() -> float:
         with EventStorage() as storage:
@@ -106,7 +101,8 @@ def _instances(scene: Scene) -> Instances:
     x0, y0, x1, y1 = boxes.double().T
     corners = torch.stack([x0, y0, x1, y0, x1, y1, x0, y1], dim=1)  # (M, 8)
     masks = PolygonMasks([[polygon] for polygon in corners.numpy()])
-    return Instances(image.shape[1:], gt_boxes=Boxes(boxes), gt_classes=classes, gt_masks=masks)
+    size = (image.shape[1], image.shape[2])
+    return Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes, gt_masks=masks)
 
 
 def _torchvision_step(model: nn.Module, scenes: list[Scene], args: argparse.Namespace) -> Callable[[], float]:

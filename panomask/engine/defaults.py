@@ -22,7 +22,7 @@ from panomask.engine.evaluators import build_evaluator
 from panomask.engine.keypoint_setup import TrainedKeypoints, match_keypoints
 from panomask.engine.launch import create_ddp_model
 from panomask.engine.logger import setup_logger
-from panomask.engine.precision import InferenceAutocast, inference_autocast, training_dtype
+from panomask.engine.precision import InferenceAutocast, inference_autocast
 from panomask.engine.result_verification import verify_results
 from panomask.engine.results import write_results
 from panomask.engine.run_state import DataPosition, HookStates, RecentScalars, ThingClasses, TrainingBuffers
@@ -30,7 +30,7 @@ from panomask.engine.semantic_setup import TrainedStuff, match_stuff_classes
 from panomask.engine.setup import match_num_classes, put_names_in_tuples, write_held_back_config
 from panomask.engine.sheet import ComparisonSheet
 from panomask.engine.test_time_augmentation import GeneralizedRCNNWithTTA
-from panomask.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from panomask.engine.train_loop import AMPTrainer, HookBase, TrainerBase, build_step_trainer
 from panomask.engine.writers import EventWriter, default_writers, rewind_metrics
 from panomask.errors import InputError
 from panomask.evaluation import DatasetEvaluator, inference_on_dataset
@@ -73,10 +73,7 @@ class DefaultTrainer(TrainerBase):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         model = create_ddp_model(model, broadcast_buffers=False)
-        if cfg.SOLVER.AMP.ENABLED:
-            self._trainer = AMPTrainer(model, data_loader, optimizer, precision=training_dtype(cfg))
-        else:
-            self._trainer = SimpleTrainer(model, data_loader, optimizer)
+        self._trainer = build_step_trainer(cfg, model, data_loader, optimizer)
         self._trainer.loss_check_period = cfg.LOG_PERIOD
         self._trainer.register_hooks([_CallAfterBackward(self)])
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)

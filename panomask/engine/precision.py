@@ -1,4 +1,4 @@
-"""The types that fast operations (convolutions, matrix products) compute in, as a config says."""
+"""The type that fast operations (convolutions, matrix products) compute in when a model predicts."""
 
 from typing import Any
 
@@ -7,11 +7,6 @@ from torch import nn
 
 from panomask.config import CfgNode
 from panomask.layers import resolve_device
-
-
-def training_dtype(cfg: CfgNode) -> torch.dtype:
-    """Of SOLVER.AMP; on the CPU `AMPTrainer` takes bfloat16 in any case."""
-    return getattr(torch, cfg.SOLVER.AMP.PRECISION)
 
 
 def inference_autocast(cfg: CfgNode) -> torch.autocast:

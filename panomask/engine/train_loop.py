@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from panomask.config import CfgNode
 from panomask.engine.losses import average_over_processes, put_losses, raise_not_finite
 from panomask.errors import InputError
 from panomask.event_storage import EventStorage, get_event_storage
@@ -360,3 +361,12 @@ class AMPTrainer(SimpleTrainer):
         """Restore what `state_dict` returned."""
         super().load_state_dict(state_dict)
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def build_step_trainer(
+    cfg: CfgNode, model: nn.Module, data_loader: Iterable[Any], optimizer: torch.optim.Optimizer
+) -> SimpleTrainer:
+    """The trainer that SOLVER.AMP asks for; hooks and iterations are its caller's matter."""
+    if not cfg.SOLVER.AMP.ENABLED:
+        return SimpleTrainer(model, data_loader, optimizer)
+    return AMPTrainer(model, data_loader, optimizer, precision=getattr(torch, cfg.SOLVER.AMP.PRECISION))

@@ -22,8 +22,8 @@ from panomask.layers.linear import Linear
 from panomask.layers.losses import ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
 from panomask.layers.mask_paste import paste_masks_in_image
 from panomask.layers.memory import retry_if_cuda_oom
-from panomask.layers.roi_sampling import roi_align
 from panomask.layers.roi_pooling import ROIAlign, ROIWarp
+from panomask.layers.roi_sampling import roi_align
 from panomask.layers.shape_spec import ShapeSpec
 from panomask.layers.suppression import batched_nms
 from panomask.layers.wrappers import (

@@ -99,12 +99,11 @@ def fixed_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     )
     if not is_fixed or norm._forward_hooks or norm._forward_pre_hooks:
         return None
-    assert isinstance(norm.running_mean, Tensor)
-    assert isinstance(norm.running_var, Tensor)
-    scale = (norm.running_var + norm.eps).rsqrt()  # type: ignore[operator]
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias  # type: ignore[operator]
+    terms: Any = norm  # of any of these classes
+    scale = (terms.running_var + terms.eps).rsqrt()
+    scale = scale if terms.weight is None else scale * terms.weight
+    shift = -terms.running_mean * scale
+    return scale, shift if terms.bias is None else shift + terms.bias
 
 
 def _replace_modules(

@@ -1,8 +1,8 @@
 """A fully connected layer that is as quick on the CPU as convolutions are.
 
 torch computes float32 convolutions with oneDNN and matrix products with MKL, which uses half of what some
-processors can do. Seen as pixels in channels_last, the rows of a matrix go through a 1 x 1 convolution without
-being copied.
+processors can do. Seen as pixels in channels_last, the rows of a matrix go through a 1 x 1 convolution
+without being copied.
 """
 
 from typing import Any

@@ -1,10 +1,11 @@
 """RoIAlign as a function (He et al., Mask R-CNN, arXiv:1703.06870, section 3).
 
-torchvision's kernel on a GPU. On the CPU, where that kernel reads every sample of every channel apart, an output
-cell is seen as what it is: a weighted sum of a few cells of the feature map, each a row of C numbers. torch has
-a parallel, vectorised operation for such sums, forward and backward: `embedding_bag`.
+torchvision's kernel on a GPU. On the CPU, where that kernel reads every sample of every channel apart, an
+output cell is seen as what it is: a weighted sum of a few cells of the feature map, each a row of C numbers.
+torch has a parallel, vectorised operation for such sums, forward and backward: `embedding_bag`.
 
-Shapes: N images, C channels, H x W feature cells, R regions, Ho x Wo output cells, g samples along an axis of one.
+Shapes: N images, C channels, H x W feature cells, R regions, Ho x Wo output cells, g samples along an axis of
+a cell.
 """
 
 import torch
@@ -16,7 +17,7 @@ MIN_CHANNELS = 32
 """With fewer, rows are too short for `embedding_bag` to gain anything."""
 
 MAX_SAMPLES = 1024
-"""Along an axis of a cell. Only a box many times as large as any feature map has more: not worth the memory."""
+"""Along an axis of a cell. Only a box many times as large as any map has more: not worth the memory."""
 
 MAX_WEIGHTS = 2**23
 """Weights laid out in one go: about 150 MB with what is made of them."""
@@ -43,7 +44,7 @@ def roi_align(
     Returns:
         (R, C, Ho, Wo).
     """
-    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    size = (output_size, output_size) if isinstance(output_size, int) else output_size
     if isinstance(boxes, Tensor) and _sums_are_quicker(input, boxes, size):
         start, extent = _regions(boxes, spatial_scale, aligned)
         samples = _num_samples(extent, size, sampling_ratio)

@@ -58,7 +58,7 @@ class Matcher:
         quality, matches = match_quality_matrix.max(dim=0)  # (R,) each
         labels = torch.ones(num_predictions, dtype=torch.int8, device=device)
         for label, (low, high) in zip(self.labels, itertools.pairwise(self.thresholds), strict=True):
-            labels[(quality >= low) & (quality < high)] = label
+            labels.masked_fill_((quality >= low) & (quality < high), label)
         if self.allow_low_quality_matches and num_predictions > 0:
             self.set_low_quality_matches_(labels, match_quality_matrix)
         return matches, labels
@@ -71,4 +71,4 @@ class Matcher:
         Its match stays as it is, and may be another object.
         """
         best_per_object = match_quality_matrix.max(dim=1, keepdim=True).values  # (M, 1)
-        match_labels[(match_quality_matrix == best_per_object).any(dim=0)] = 1
+        match_labels.masked_fill_((match_quality_matrix == best_per_object).any(dim=0), 1)

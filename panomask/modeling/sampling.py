@@ -26,6 +26,14 @@ def subsample_labels(
     return nonzero_tuple(positive)[0], nonzero_tuple(negative)[0]
 
 
+def subsample_indices(
+    labels: torch.Tensor, num_samples: int, positive_fraction: float, bg_label: int
+) -> torch.Tensor:
+    """What `subsample_labels` returns, the foreground first, in one tensor: one wait for the device."""
+    masks = torch.cat(subsample_masks(labels, num_samples, positive_fraction, bg_label))  # (2 * R,)
+    return masks.nonzero()[:, 0] % max(len(labels), 1)
+
+
 def subsample_masks(
     labels: torch.Tensor, num_samples: int, positive_fraction: float, bg_label: int
 ) -> tuple[torch.Tensor, torch.Tensor]:

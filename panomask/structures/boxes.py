@@ -99,9 +99,13 @@ class Boxes:
         """A copy with memory of its own."""
         return Boxes(self.tensor.clone())
 
-    def to(self, device: torch.device | str) -> "Boxes":
-        """The boxes on another device; they stay float32."""
-        return Boxes(self.tensor.to(device=device))
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Boxes":
+        """The boxes on another device; they stay float32. `non_blocking`: as of a tensor."""
+        return Boxes(self.tensor.to(device=device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Boxes":
+        """The boxes in memory that a GPU copies from by itself; torch's loaders call this."""
+        return Boxes(self.tensor.pin_memory())
 
     @property
     def device(self) -> torch.device:

@@ -32,6 +32,10 @@ class ImageList:
         """The same list, its tensor on another device or of another type."""
         return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
 
+    def pin_memory(self) -> "ImageList":
+        """The same list, its tensor in memory that a GPU copies from by itself."""
+        return ImageList(self.tensor.pin_memory(), self.image_sizes)
+
     @property
     def device(self) -> torch.device:
         return self.tensor.device

@@ -77,12 +77,26 @@ class Instances:
             out.set(name, value.to(*args, **kwargs) if hasattr(value, "to") else value)
         return out
 
+    def pin_memory(self) -> "Instances":
+        """New Instances whose fields went through their `pin_memory()`, where they have one.
+
+        torch's loaders call this where there is a GPU, which then copies the fields by itself.
+        """
+        out = Instances(self._image_size)
+        for name, value in self._fields.items():
+            out.set(name, value.pin_memory() if hasattr(value, "pin_memory") else value)
+        return out
+
     def __getitem__(self, item: Any) -> "Instances":
         """The objects at an int (gives Instances of length 1), a slice, or an index or mask tensor."""
         if isinstance(item, int):
             if not -len(self) <= item < len(self):
                 raise IndexError(f"index {item} into Instances of length {len(self)}")
             item = slice(item, item + 1 or None)
+        if isinstance(item, Tensor) and item.dtype == torch.bool and item.dim() == 1 and self._fields:
+            if len(item) != len(self):
+                raise IndexError(f"a mask of length {len(item)} into Instances of length {len(self)}")
+            item = item.nonzero()[:, 0]  # once: every field would wait for the device to count the mask
         out = Instances(self._image_size)
         for name, value in self._fields.items():
             out.set(name, value[item])

@@ -61,10 +61,11 @@ def train(cfg: CfgNode, *, resume: bool = False, kill_at: int = -1) -> DefaultTr
 
 
 def metrics(cfg: CfgNode) -> list[dict]:
-    """The lines of metrics.json without what depends on the clock."""
+    """The lines of metrics.json without what depends on the clock and on what the process did before."""
     with open(f"{cfg.OUTPUT_DIR}/metrics.json") as file:
         lines = [json.loads(line) for line in file]
-    return [{k: v for k, v in line.items() if "time" not in k and k != "eta_seconds"} for line in lines]
+    changing = ("eta_seconds", "max_mem")
+    return [{k: v for k, v in line.items() if "time" not in k and k not in changing} for line in lines]
 
 
 def final_weights(cfg: CfgNode) -> dict:

@@ -2,7 +2,7 @@
 
 import torch
 
-from panomask.modeling.sampling import subsample_labels, subsample_masks
+from panomask.modeling.sampling import subsample_indices, subsample_labels, subsample_masks
 
 LABELS = torch.tensor([5, 5, 5, 5, 5, 5, 0, 1, 2, 0, -1, -1])  # background 5: six, foreground: four
 
@@ -30,6 +30,14 @@ def test_masks_and_indices_agree():
     indices = subsample_labels(LABELS, 4, 0.5, bg_label=5)
     for mask, idx in zip(masks, indices, strict=True):
         assert mask.nonzero()[:, 0].tolist() == idx.tolist()
+
+
+def test_indices_in_one_tensor_are_the_same():
+    for labels in (LABELS, LABELS[:6], LABELS[6:], LABELS[-2:], LABELS[:0]):
+        torch.manual_seed(3)
+        together = subsample_indices(labels, 4, 0.5, bg_label=5)
+        torch.manual_seed(3)
+        assert together.tolist() == torch.cat(subsample_labels(labels, 4, 0.5, bg_label=5)).tolist()
 
 
 def test_every_member_is_as_likely():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from panomask.config import get_cfg
 from panomask.errors import InputError
@@ -108,6 +109,110 @@ def test_adamw():
         0.0,
         (0.8, 0.9),
     )
+
+
+# ---- fused steps ----
+
+KINDS = [("SOLVER.OPTIMIZER", "SGD"), ("SOLVER.OPTIMIZER", "SGD", "SOLVER.NESTEROV", "True")]
+KINDS += [("SOLVER.OPTIMIZER", "ADAMW")]
+
+
+def trained(optimizer, model, steps):
+    """The parameters after some steps along gradients that depend on them."""
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum(((p - 0.3) ** 4).sum() for p in model.parameters() if p.requires_grad).backward()
+        optimizer.step()
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def net_and_optimizer(*overrides):
+    torch.manual_seed(0)
+    model = Net()
+    return model, build_optimizer(cfg_with("SOLVER.BASE_LR", "0.01", *overrides), model)
+
+
+def unfused(optimizer):
+    """The plain implementation of the same optimizer."""
+    for group in optimizer.param_groups:
+        group.update(fused=False, foreach=False)
+    return optimizer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fused_steps_are_the_plain_ones(kind):
+    model, optimizer = net_and_optimizer(*kind)
+    assert {group["fused"] for group in optimizer.param_groups} == {True}
+    other, plain = net_and_optimizer(*kind)
+    torch.testing.assert_close(trained(optimizer, model, 8), trained(unfused(plain), other, 8))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_fused_steps_heed_layouts(kind, layout):
+    """torch's walk through memory: it must be in the same order for gradients and states of any layout."""
+
+    def run(fused):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1), nn.Conv2d(1, 4, 3))
+        optimizer = build_optimizer(cfg_with("SOLVER.BASE_LR", "0.1", *kind), model)
+        optimizer = optimizer if fused else unfused(optimizer)
+        for step in range(4):
+            for p in model.parameters():
+                p.grad = torch.randn(p.shape)  # in the order of its dimensions, as a user's may be
+            if step == 2:  # in the middle, so that there are states of another layout
+                model.to(memory_format=layout)
+            optimizer.step()
+        return model.state_dict()
+
+    torch.testing.assert_close(run(True), run(False))
+
+
+def test_gradients_of_autograd_are_not_copied():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1)).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(get_cfg(), model)
+    model(torch.randn(1, 3, 8, 8)).sum().backward()
+    places = [p.grad.data_ptr() for p in model.parameters()]
+    optimizer.step()
+    assert [p.grad.data_ptr() for p in model.parameters()] == places
+
+
+def test_parameters_without_a_fused_step():
+    for model in (Net().to("meta"), nn.Linear(2, 2, dtype=torch.complex64)):
+        assert {group["fused"] for group in build_optimizer(get_cfg(), model).param_groups} == {None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("saved_from", ["fused", "plain", "years ago"])
+def test_a_run_goes_on_from_the_state_of_any_implementation(kind, saved_from):
+    model, optimizer = net_and_optimizer(*kind)
+    expected = trained(optimizer, model, 6)
+
+    model, optimizer = net_and_optimizer(*kind)
+    trained(optimizer if saved_from == "fused" else unfused(optimizer), model, 3)
+    state = optimizer.state_dict()
+    if saved_from == "years ago":  # before torch 1.12; Detectron2's checkpoints are as old
+        for group in state["param_groups"]:
+            for name in ("fused", "foreach", "maximize", "differentiable"):
+                group.pop(name, None)
+        for of_parameter in state["state"].values():
+            of_parameter.update({"step": int(of_parameter["step"])} if "step" in of_parameter else {})
+    state["param_groups"][0]["lr"] = 0.01  # what the schedule made of it is taken over
+    rates = [group["lr"] for group in state["param_groups"]]
+
+    resumed = build_optimizer(cfg_with(*kind, "SOLVER.BASE_LR", "0.5"), model)
+    resumed.load_state_dict(state)
+    assert [group["lr"] for group in resumed.param_groups] == rates
+    assert {group["fused"] for group in resumed.param_groups} == {True}
+    torch.testing.assert_close(trained(resumed, model, 3), expected)
+
+
+def test_states_that_do_not_fit_are_refused():
+    _, optimizer = net_and_optimizer()
+    state = optimizer.state_dict()
+    for groups in (state["param_groups"][:1], state["param_groups"] * 2):
+        with pytest.raises(ValueError, match="parameter groups"):
+            optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def test_unusable_settings_and_nothing_to_train():
@@ -230,6 +335,81 @@ def test_clipping_of_build_optimizer():
     model.weight.grad = torch.tensor([[50.0]])
     optimizer.step()
     assert model.weight.item() == pytest.approx(before - 1.0)
+
+
+@pytest.mark.parametrize("norm_type", ["0.5", "1.0", "2.0", "3.0", "inf"])
+def test_norms_are_clipped_as_torch_clips_each(norm_type):
+    cfg = cfg_with(
+        *CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm", "SOLVER.CLIP_GRADIENTS.NORM_TYPE", norm_type
+    )
+    torch.manual_seed(0)
+    params = [nn.Parameter(torch.randn(shape)) for shape in [(), (1,), (5,), (3, 4), (2, 1, 3, 3)]]
+    for scale, parameter in zip((0.01, 3.0, 0.1, 10.0, 0.5), params, strict=True):
+        parameter.grad = torch.randn_like(parameter) * scale
+    params[2].grad.zero_()
+    expected = [parameter.grad.clone() for parameter in params]
+    for grad in expected:
+        holder = nn.Parameter(torch.zeros_like(grad))
+        holder.grad = grad
+        nn.utils.clip_grad_norm_(holder, 1.0, float(norm_type))
+    maybe_add_gradient_clipping(cfg, torch.optim.SGD(params, lr=1.0)).step()
+    torch.testing.assert_close([parameter.grad for parameter in params], expected)
+
+
+def test_clipping_where_no_parameter_has_a_gradient():
+    for clip_type in ("value", "norm"):
+        cfg = cfg_with(*CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type)
+        maybe_add_gradient_clipping(cfg, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)).step()
+
+
+@pytest.mark.parametrize("clip_type", ["value", "norm"])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("factor", [1.0, float("inf")])
+def test_clipping_sees_gradients_without_the_scale_of_mixed_precision(clip_type, fused, factor):
+    """A GradScaler leaves the division to fused optimizers; limits are on what comes after it."""
+    cfg = cfg_with(*CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type)
+    params = two_parameters()[:2]
+    optimizer = maybe_add_gradient_clipping(cfg, torch.optim.SGD(params, lr=1.0, fused=fused))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.zeros(()))
+    for parameter in params:
+        parameter.grad *= 1024.0 * factor
+    scaler.step(optimizer)
+    scaler.update()
+    first = {"value": [-1.0, 1.0], "norm": [-0.6, 0.8]}[clip_type]
+    if factor != 1.0:  # the step is left out
+        assert [x.tolist() for x in params] == [[0.0, 0.0], [0.0, 0.0]]
+        return
+    torch.testing.assert_close(params[0].detach(), torch.tensor(first), rtol=0, atol=1e-5)
+    torch.testing.assert_close(params[1].detach(), torch.tensor([-0.3, -0.4]))
+
+
+class _Reads(TorchDispatchMode):
+    """Counts how often a number leaves a tensor, for which a GPU would be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("clip", [(), CLIP])
+def test_a_fused_step_in_mixed_precision_reads_nothing(clip):
+    """A GradScaler asks for itself whether gradients are finite, unless the step does it on the device."""
+    reads = {}
+    for fused in (True, False):
+        params = two_parameters()[:2]
+        plain = torch.optim.SGD(params, lr=1.0, momentum=0.9, fused=fused)
+        optimizer = maybe_add_gradient_clipping(cfg_with(*clip), plain)
+        scaler = torch.amp.GradScaler("cpu")
+        for _ in range(2):
+            scaler.scale(sum(x.sum() for x in params)).backward()
+            with _Reads() as mode:
+                scaler.step(optimizer)
+                scaler.update()
+        reads[fused] = mode.count
+    assert reads == {True: 0, False: 1}
 
 
 def test_no_clipping_unless_enabled():

@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from panomask.structures import Boxes, Instances
+from panomask.structures import BitMasks, Boxes, ImageList, Instances
 
 
 @pytest.fixture
@@ -58,6 +58,45 @@ def test_indexing_by_place(three: Instances, index, names):
     assert part.names == names
     assert len(part) == len(part.gt_boxes) == len(part.scores) == len(names)
     assert part.image_size == (10, 20)
+
+
+class _Telling(list):
+    """A field that puts what it is indexed with into itself."""
+
+    def __getitem__(self, item):
+        self[:] = item.tolist()
+        return item
+
+
+def test_a_mask_becomes_indices_once_for_all_fields():
+    mask = torch.tensor([True, False, True])
+    field = _Telling("abc")
+    chosen = Instances((10, 20), field=field, scores=torch.tensor([0.1, 0.2, 0.3]))[mask]
+    assert list(field) == [0, 2]
+    assert chosen.scores.tolist() == pytest.approx([0.1, 0.3])
+    assert len(Instances((10, 20), scores=torch.zeros(0))[torch.zeros(0, dtype=torch.bool)]) == 0
+    assert not Instances((10, 20))[mask].get_fields()
+    with pytest.raises(IndexError, match="mask of length 3 into Instances of length 4"):
+        Instances((10, 20), scores=torch.zeros(4))[mask]
+
+
+def test_pinned_for_a_gpu(three: Instances, monkeypatch):
+    """As torch's loaders do: they look for `pin_memory` in what dicts and lists hold."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x, *a: pinned.append(x.shape) or x.clone())
+    three.gt_masks = BitMasks(torch.zeros(3, 10, 20))
+    images = ImageList(torch.zeros(2, 3, 4, 5), [(4, 5), (4, 4)])
+    (sample,) = pin_memory([{"image": torch.zeros(3, 10, 20), "instances": three, "images": images, "id": 7}])
+    assert sorted(pinned) == [(2, 3, 4, 5), (3,), (3, 4), (3, 10, 20), (3, 10, 20)]
+    assert sample["id"] == 7
+    copy_of = sample["instances"]
+    assert copy_of is not three
+    assert copy_of.image_size == (10, 20)
+    assert copy_of.names == ["a", "b", "c"]
+    assert torch.equal(copy_of.gt_boxes.tensor, three.gt_boxes.tensor)
+    assert sample["images"].image_sizes == images.image_sizes
 
 
 def test_indexing_by_tensor(three: Instances):

@@ -1,5 +1,7 @@
 """From a config to a model on its device."""
 
+from types import MethodType
+
 import torch
 from torch import nn
 
@@ -10,8 +12,8 @@ from panomask.registry import META_ARCH_REGISTRY
 COMPILED = {"backbone", "rpn_head", "head", "res5", "box_head"}
 """Attributes that hold networks from tensors to tensors: what MODEL.COMPILE compiles."""
 
-COMPILED_BY_LAYER = {"mask_head", "keypoint_head", "sem_seg_head"}
-"""Those that also compute their loss and their predictions: their layers are compiled one by one."""
+COMPILED_LAYERS = {"mask_head", "keypoint_head", "sem_seg_head"}
+"""Those that also compute their loss and their predictions: of these, the method `layers`."""
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -37,9 +39,10 @@ def compile_networks(model: nn.Module) -> None:
     """Have torch compile the backbone and the heads when they are first called, for images of every size."""
     for name, module in list(model.named_modules()):
         attribute = name.rpartition(".")[2]
-        if attribute in COMPILED_BY_LAYER or (attribute in COMPILED and isinstance(module, nn.ModuleList)):
-            parts = list(module.children())
-        else:
-            parts = [module] if attribute in COMPILED else []
+        parts = list(module.children()) if isinstance(module, nn.ModuleList) else [module]  # of a cascade
         for part in parts:
-            part.compile(dynamic=True)
+            if attribute in COMPILED:
+                part.compile(dynamic=True)
+            elif attribute in COMPILED_LAYERS and hasattr(part, "layers"):
+                # A method, not a function: a copy of the head must run its own weights.
+                part.layers = MethodType(torch.compile(type(part).layers, dynamic=True), part)  # type: ignore

@@ -13,7 +13,7 @@ from torchvision.utils import draw_bounding_boxes
 from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
 from panomask.modeling.backbone import Backbone
-from panomask.structures import Boxes, ImageList, Instances
+from panomask.structures import BitMasks, Boxes, ImageList, Instances, Keypoints
 
 MAX_DRAWN_BOXES = 20
 
@@ -49,9 +49,24 @@ class ImageModel(nn.Module):
         """Where the model is; inputs are moved there."""
         return self.pixel_mean.device
 
+    def _move(self, value: Any) -> Any:
+        """A tensor or `Instances` of the input on the model's device.
+
+        Nothing waits for the copy of what lies in pinned memory, as the loaders' batches do where there is a
+        GPU: the device makes it while it is still at work on the last step.
+        """
+        if isinstance(value, Instances):
+            moved = Instances(value.image_size)
+            for name, field in value.get_fields().items():
+                moved.set(name, self._move(field))
+            return moved
+        if isinstance(value, torch.Tensor | Boxes | BitMasks | Keypoints):
+            return value.to(self.device, non_blocking=True)
+        return value.to(self.device) if hasattr(value, "to") else value
+
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         """Move, normalise, pad and stack the images: (N, C, H, W) with their own sizes beside it."""
-        images = [x["image"].to(self.device) for x in batched_inputs]
+        images = [self._move(x["image"]) for x in batched_inputs]
         return ImageList.from_tensors(
             [(image - self.pixel_mean) / self.pixel_std for image in images],
             self.backbone.size_divisibility,
@@ -62,7 +77,7 @@ class ImageModel(nn.Module):
         """The inputs' "instances" on the model's device, None where there are none."""
         if "instances" not in batched_inputs[0]:
             return None
-        return [x["instances"].to(self.device) for x in batched_inputs]
+        return [self._move(x["instances"]) for x in batched_inputs]
 
     def _semantic_truth(self, batched_inputs: Sequence[dict[str, Any]], ignore_value: int) -> torch.Tensor:
         """The inputs' "sem_seg" labels padded as the images are: (N, H, W), the padding `ignore_value`."""
@@ -72,7 +87,7 @@ class ImageModel(nn.Module):
                 " data set with semantic or panoptic truth"
             )
         return ImageList.from_tensors(
-            [x["sem_seg"].to(self.device) for x in batched_inputs],
+            [self._move(x["sem_seg"]) for x in batched_inputs],
             self.backbone.size_divisibility,
             pad_value=ignore_value,
             padding_constraints=self.backbone.padding_constraints,

@@ -130,7 +130,7 @@ class GeneralizedRCNN(ImageModel):
                 "an input has no 'proposals', which MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals"
                 " takes; set MODEL.LOAD_PROPOSALS True and DATASETS.PROPOSAL_FILES_TRAIN and _TEST, or RPN"
             )
-        return [x["proposals"].to(self.device) for x in batched_inputs], {}
+        return [self._move(x["proposals"]) for x in batched_inputs], {}
 
     @staticmethod
     def _postprocess(

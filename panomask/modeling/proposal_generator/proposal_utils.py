@@ -48,25 +48,56 @@ def find_top_rpn_proposals(
     """
     boxes, logits, level_idx = _top_per_level(proposals, pred_objectness_logits, pre_nms_topk)
     is_finite = boxes.isfinite().all(dim=2) & logits.isfinite()  # (N, R)
-    results = []
+    chosen, num_valid = [], []
     for image_idx, image_size in enumerate(image_sizes):
-        clipped = Boxes(boxes[image_idx])
-        clipped.clip(image_size)
-        keep = clipped.nonempty(threshold=min_box_size) & is_finite[image_idx]
-        image_boxes, image_logits = clipped.tensor[keep], logits[image_idx][keep]
-        keep = batched_nms(image_boxes, image_logits, level_idx[keep], nms_thresh)[:post_nms_topk]
-        results.append(
-            Instances(
-                image_size, proposal_boxes=Boxes(image_boxes[keep]), objectness_logits=image_logits[keep]
-            )
+        image_boxes, image_logits, keep = _choose_proposals(
+            Boxes(boxes[image_idx]),
+            logits[image_idx],
+            is_finite[image_idx],
+            level_idx,
+            image_size=image_size,
+            nms_thresh=nms_thresh,
+            min_box_size=min_box_size,
         )
-    # Asked for last: NMS has already waited for the device, so that the answer is there.
-    if training and not is_finite.all():
+        keep = keep[:post_nms_topk]
+        chosen.append((image_boxes[keep], image_logits[keep]))
+        num_valid.append((image_logits[keep] > -math.inf).sum())
+    # What the host must know comes to it together, after NMS, which waits for the device anyway.
+    *counts, all_finite = torch.stack([*num_valid, is_finite.all().long()]).tolist()
+    if training and not all_finite:
         raise DivergedError(
             "predicted boxes or scores contain Inf/NaN: training has diverged; a lower SOLVER.BASE_LR,"
             " a longer SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True may help"
         )
-    return results
+    return [
+        Instances(size, proposal_boxes=Boxes(found[:count]), objectness_logits=scores[:count])
+        for size, (found, scores), count in zip(image_sizes, chosen, counts, strict=True)
+    ]
+
+
+def _choose_proposals(
+    boxes: Boxes,
+    logits: torch.Tensor,
+    is_finite: torch.Tensor,
+    level_idx: torch.Tensor,
+    *,
+    image_size: tuple[int, int],
+    nms_thresh: float,
+    min_box_size: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Clip the R boxes of one image and suppress.
+
+    Boxes that are too small or not finite stay in, as taking them out would wait for the device: without
+    extent and with a logit of -inf, they suppress nothing and come last.
+
+    Returns:
+        (R, 4) boxes, (R,) logits, and the indices of those that NMS keeps, best first.
+    """
+    boxes.clip(image_size)
+    is_invalid = ~(boxes.nonempty(threshold=min_box_size) & is_finite)
+    kept_boxes = boxes.tensor.masked_fill(is_invalid[:, None], 0.0)
+    kept_logits = logits.masked_fill(is_invalid, -math.inf)
+    return kept_boxes, kept_logits, batched_nms(kept_boxes, kept_logits, level_idx, nms_thresh)
 
 
 def _top_per_level(

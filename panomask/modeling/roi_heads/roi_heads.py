@@ -20,7 +20,7 @@ from panomask.modeling.roi_heads.box_head import build_box_head
 from panomask.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from panomask.modeling.roi_heads.keypoint_head import build_keypoint_head
 from panomask.modeling.roi_heads.mask_head import build_mask_head
-from panomask.modeling.sampling import subsample_labels
+from panomask.modeling.sampling import subsample_indices
 from panomask.registry import ROI_HEADS_REGISTRY
 from panomask.structures import Boxes, ImageList, Instances, pairwise_iou
 
@@ -33,9 +33,20 @@ def build_roi_heads(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Modul
 def select_foreground_proposals(
     proposals: Sequence[Instances], bg_label: int
 ) -> tuple[list[Instances], list[torch.Tensor]]:
-    """Each image's proposals that are matched with an object, and the (R,) bool masks that chose them."""
+    """Each image's proposals that are matched with an object, and the (R,) bool masks that chose them.
+
+    Where they come first, as in a sample of `ROIHeads`, they share memory with what is given.
+    """
+    if not proposals:
+        return [], []
     masks = [(x.gt_classes != -1) & (x.gt_classes != bg_label) for x in proposals]
-    return [x[mask] for x, mask in zip(proposals, masks, strict=True)], masks
+    # Slices, whose sizes come to the host in one transfer; choosing by a mask waits for every image.
+    counts = [torch.stack([mask.sum(), mask.long().cumprod(dim=0).sum()]) for mask in masks]
+    sizes = torch.stack(counts).tolist()  # (N, 2): how many there are, and how many lead
+    return [
+        x[:leading] if count == leading else x[mask]
+        for x, mask, (count, leading) in zip(proposals, masks, sizes, strict=True)
+    ], masks
 
 
 def select_proposals_with_visible_keypoints(proposals: Sequence[Instances]) -> list[Instances]:
@@ -177,10 +188,9 @@ class ROIHeads(nn.Module):
             classes = classes.masked_fill(matched_labels == -1, -1)
         else:
             classes = torch.full_like(matched_idxs, self.num_classes)
-        sampled = subsample_labels(
+        sampled_idx = subsample_indices(
             classes, self.batch_size_per_image, self.positive_fraction, self.num_classes
         )
-        sampled_idx = torch.cat(sampled)
         return sampled_idx, classes[sampled_idx]
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from panomask.layers import batched_nms
 from panomask.modeling.proposal_generator import add_ground_truth_to_proposals, find_top_rpn_proposals
 from panomask.structures import Boxes, Instances
 
@@ -54,6 +55,32 @@ def test_not_finite(value):
     assert _find(boxes, logits, training=False).objectness_logits.tolist() == [3.0, 1.0]
     with pytest.raises(FloatingPointError, match="diverged"):
         _find([[A, B], [B]], [[1.0, value], [3.0]])
+
+
+def test_invalid_boxes_count_as_if_taken_out_before():
+    """The plain way: only valid boxes go into NMS, image by image. Here they all do, the others last."""
+    torch.manual_seed(0)
+    sizes, counts = [(40, 50), (30, 60), (5, 5)], (60, 20)
+    corners = [torch.rand(3, count, 2) * 60 - 5 for count in counts]
+    proposals = [torch.cat([x, x + torch.rand_like(x) * 20], dim=2) for x in corners]
+    proposals[0][1, 3:9, 2] = torch.tensor([math.nan, math.inf, -math.inf, math.nan, math.inf, math.nan])
+    logits = [torch.randn(3, count) for count in counts]
+    logits[0][0, 5:8] = torch.tensor([math.nan, math.inf, -math.inf])
+    results = find_top_rpn_proposals(proposals, logits, sizes, 0.5, 50, 12, 2.0, training=False)
+    assert [len(x) for x in results][:2] == [12, 12]
+    for i, size in enumerate(sizes):
+        boxes, scores, levels = [], [], []
+        for level, (of_level, of_logits) in enumerate(zip(proposals, logits, strict=True)):
+            best, idx = of_logits[i].topk(min(50, len(of_logits[i])))
+            clipped = Boxes(of_level[i][idx])
+            clipped.clip(size)
+            keep = clipped.nonempty(2.0) & best.isfinite() & of_level[i][idx].isfinite().all(dim=1)
+            boxes.append(clipped.tensor[keep])
+            scores.append(best[keep])
+            levels.append(torch.full((int(keep.sum()),), level))
+        keep = batched_nms(torch.cat(boxes), torch.cat(scores), torch.cat(levels), 0.5)[:12]
+        assert torch.equal(results[i].proposal_boxes.tensor, torch.cat(boxes)[keep])
+        assert torch.equal(results[i].objectness_logits, torch.cat(scores)[keep])
 
 
 def test_no_anchors():

@@ -96,6 +96,19 @@ def test_foreground():
     assert [mask.tolist() for mask in masks] == [[True, False, False], [False]]
 
 
+def test_foreground_in_any_order():
+    """A slice where it leads, as in a sample; else chosen by its mask. Images need not have any."""
+    orders = [[0, 2, 3, 3], [3, 0, 3, 1], [-1, 2, 3, 3], [1, 1, 1, 1], []]
+    samples = [_proposals(*[[0.0, 0, i + 1, 10] for i in range(len(order))]) for order in orders]
+    for sample, order in zip(samples, orders, strict=True):
+        sample.gt_classes = torch.tensor(order, dtype=torch.int64)
+    foreground, masks = select_foreground_proposals(samples, bg_label=3)
+    assert [x.gt_classes.tolist() for x in foreground] == [[0, 2], [0, 1], [2], [1, 1, 1, 1], []]
+    for sample, chosen, mask in zip(samples, foreground, masks, strict=True):
+        assert torch.equal(chosen.proposal_boxes.tensor, sample.proposal_boxes.tensor[mask])
+    assert select_foreground_proposals([], bg_label=3) == ([], [])
+
+
 def test_proposals_with_visible_keypoints():
     """Of A's copies: a keypoint on the border, outside, not labelled; and two of which one is inside."""
     points = [[[10.0, 10, 1], [30, 5, 2]], [[11, 5, 2]] * 2, [[5, 5, 0]] * 2, [[30, 5, 2], [5, 5, 2]]]
