@@ -11,6 +11,8 @@ import torch
 from panomask.config import CfgNode, configurable
 from panomask.data import detection_utils
 from panomask.data import transforms as T
+from panomask.data.image_annotations import transform_image_annotations
+from panomask.data.image_io import image_to_tensor
 from panomask.data.label_check import check_label_range
 from panomask.data.log_once import log_once
 from panomask.data.panoptic_targets import PanopticInput, segments_to_instances, things_label_of
@@ -135,14 +137,14 @@ class DatasetMapper:
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Map one dataset dict, which stays as it is. Bad input is an `InputError` that names the image."""
-        dataset_dict = copy.deepcopy(dataset_dict)
+        dataset_dict = self._copy(dataset_dict)
         file_name = str(dataset_dict["file_name"])
         image = detection_utils.read_image(file_name, format=self.image_format)
         detection_utils.check_image_size(dataset_dict, image)
         aug_input = self._read_labels(dataset_dict, image)
         transforms = self.augmentations(aug_input)
         image = aug_input.image
-        dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (C, H, W)
+        dataset_dict["image"] = image_to_tensor(image)  # (C, H, W)
         if (sem_seg := aug_input.sem_seg) is not None:
             dataset_dict["sem_seg"] = torch.from_numpy(sem_seg.astype(np.int64, copy=False))
         if self.proposal_topk is not None:
@@ -165,6 +167,17 @@ class DatasetMapper:
             except InputError as error:
                 raise InputError(f"{file_name}: {error}") from error
         return dataset_dict
+
+    def _copy(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """The dict for editing. The annotations in it are copied only where a subclass may edit them.
+
+        They are nearly all that a dict holds, and a deep copy takes as long as making `Instances` of them.
+        """
+        method = getattr(self._transform_annotations, "__func__", None)
+        if "annotations" not in dataset_dict or method is not DatasetMapper._transform_annotations:
+            return copy.deepcopy(dataset_dict)
+        rest = {key: value for key, value in dataset_dict.items() if key != "annotations"}
+        return {**copy.deepcopy(rest), "annotations": dataset_dict["annotations"]}
 
     def _read_labels(self, dataset_dict: dict[str, Any], image: np.ndarray) -> T.AugInput:
         """The image with its semantic labels, and with its segments if something is to be made of them."""
@@ -202,14 +215,12 @@ class DatasetMapper:
         """
         annotations = dataset_dict.pop("annotations")
         objects = [self._select_fields(i, anno) for i, anno in enumerate(annotations) if not _is_crowd(anno)]
-        transformed = [
-            detection_utils.transform_instance_annotations(
-                obj, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices
-            )
-            for obj in objects
-        ]
-        instances = detection_utils.annotations_to_instances(
-            transformed, image_shape, mask_format=self.instance_mask_format
+        instances = transform_image_annotations(
+            objects,
+            transforms,
+            image_shape,
+            keypoint_hflip_indices=self.keypoint_hflip_indices,
+            mask_format=self.instance_mask_format,
         )
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()

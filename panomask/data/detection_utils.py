@@ -159,22 +159,32 @@ def transform_keypoint_annotations(
     Returns:
         (K, 3) float64.
     """
-    points = np.array(keypoints, dtype=np.float64).reshape(-1, 3)
-    xy = transforms.apply_coords(points[:, :2].copy())
+    points = np.array(keypoints, dtype=np.float64).reshape(1, -1, 3)
+    return transform_keypoint_array(points, transforms, image_size, keypoint_hflip_indices)[0]
+
+
+def transform_keypoint_array(
+    keypoints: np.ndarray,
+    transforms: T.Transform,
+    image_size: tuple[int, int],
+    keypoint_hflip_indices: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
+    """`transform_keypoint_annotations` of N objects at once, (N, K, 3) float64 to the same."""
+    xy = transforms.apply_coords(keypoints[..., :2].copy().reshape(-1, 2)).reshape(*keypoints.shape[:2], 2)
     height, width = image_size
-    is_inside = ((xy >= 0) & (xy <= (width, height))).all(axis=1)
-    points = np.concatenate([xy, np.where(is_inside, points[:, 2], 0)[:, None]], axis=1)
+    is_inside = ((xy >= 0) & (xy <= (width, height))).all(axis=2)  # (N, K)
+    points = np.concatenate([xy, np.where(is_inside, keypoints[..., 2], 0)[..., None]], axis=2)
     steps = transforms.transforms if isinstance(transforms, T.TransformList) else [transforms]
     if sum(isinstance(step, T.HFlipTransform) for step in steps) % 2 == 1:
         if keypoint_hflip_indices is None:
             raise ValueError("keypoints are flipped horizontally: keypoint_hflip_indices is needed")
-        if len(keypoint_hflip_indices) != len(points):
+        if len(keypoint_hflip_indices) != points.shape[1]:
             raise InputError(
-                f"an object has {len(points)} keypoints, but the data set's metadata names"
+                f"an object has {points.shape[1]} keypoints, but the data set's metadata names"
                 f" {len(keypoint_hflip_indices)} (keypoint_names)"
             )
-        points = points[np.asarray(keypoint_hflip_indices, dtype=np.int64)]
-    points[points[:, 2] == 0] = 0
+        points = points[:, np.asarray(keypoint_hflip_indices, dtype=np.int64)]
+    points[points[..., 2] == 0] = 0
     return points
 
 
@@ -194,10 +204,7 @@ def annotations_to_instances(
     Returns:
         Fields gt_boxes, gt_classes and, where the annotations have them, gt_masks and gt_keypoints.
     """
-    if mask_format not in MASK_FORMATS:
-        raise InputError(
-            f"mask format {mask_format!r}; allowed: {', '.join(MASK_FORMATS)} (INPUT.MASK_FORMAT)"
-        )
+    check_mask_format(mask_format)
     instances = Instances(image_size)
     boxes = np.array([get_bbox(anno) for anno in annos]).reshape(-1, 4)
     instances.gt_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
@@ -209,6 +216,14 @@ def annotations_to_instances(
         keypoints = [np.asarray(points).reshape(-1, 3) for points in _field_of_all(annos, "keypoints")]
         instances.gt_keypoints = Keypoints(torch.as_tensor(np.stack(keypoints), dtype=torch.float32))
     return instances
+
+
+def check_mask_format(mask_format: str) -> None:
+    """InputError unless it is one of `MASK_FORMATS`."""
+    if mask_format not in MASK_FORMATS:
+        raise InputError(
+            f"mask format {mask_format!r}; allowed: {', '.join(MASK_FORMATS)} (INPUT.MASK_FORMAT)"
+        )
 
 
 def _field_of_all(annos: Sequence[dict[str, Any]], name: str) -> list[Any]:

@@ -1,6 +1,7 @@
 """From polygons to pixels, by COCO's own rule (pycocotools)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,29 @@ def polygons_to_bitmask(polygons: Sequence[np.ndarray], height: int, width: int)
     """
     if len(polygons) == 0:
         return np.zeros((height, width), dtype=bool)
+    return coco_mask.decode(_runs_of(polygons, height, width)).view(bool)
+
+
+def draw_polygons(mask: np.ndarray, polygons: Sequence[np.ndarray]) -> None:
+    """Set the pixels covered by any of the polygons, in place.
+
+    Args:
+        mask: (height, width) bool.
+        polygons: as of `polygons_to_bitmask`.
+    """
+    if len(polygons) == 0:
+        return
+    runs = _runs_of(polygons, *mask.shape)
+    # pycocotools' pixels lie column by column; to turn the object's part alone takes a tenth of the time.
+    x0, y0, width, height = coco_mask.toBbox(runs).astype(np.int64).tolist()
+    window = slice(y0, y0 + height), slice(x0, x0 + width)
+    mask[window] |= coco_mask.decode(runs)[window].view(bool)
+
+
+def _runs_of(polygons: Sequence[np.ndarray], height: int, width: int) -> dict[str, Any]:
+    """RLE of what any of the polygons covers."""
     rings = [np.asarray(polygon, dtype=np.float64).ravel().tolist() for polygon in polygons]
-    runs = coco_mask.merge(coco_mask.frPyObjects(rings, height, width))
-    return coco_mask.decode(runs).astype(bool)
+    return coco_mask.merge(coco_mask.frPyObjects(rings, height, width))
 
 
 def rasterize_polygons_within_box(

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from panomask.config import get_cfg
+from panomask.data import detection_utils
 from panomask.data import transforms as T
 from panomask.data.dataset_mapper import DatasetMapper
 from panomask.errors import InputError
@@ -211,3 +212,79 @@ def test_subclass_overrides_annotations(dataset_dict):
             dataset_dict["instances"] = len(dataset_dict.pop("annotations"))
 
     assert BoxesOnly(get_cfg(), True)(dataset_dict)["instances"] == 3
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize("as_array", [True, False])
+@pytest.mark.parametrize(
+    "augmentation", [T.NoOpTransform(), T.HFlipTransform(30), T.CropTransform(0, 0, 20, 9)]
+)
+def test_the_dict_stays_as_it_is_and_shares_nothing(dataset_dict, is_train, as_array, augmentation):
+    if as_array:
+        first = dataset_dict["annotations"][0]
+        first["bbox"] = np.array(first["bbox"], dtype=np.float64)
+        first["segmentation"] = [np.array(ring) for ring in first["segmentation"]]
+        first["keypoints"] = np.array(first["keypoints"], dtype=np.float64)
+    dataset_dict["notes"] = [{"of": "a user"}]
+    before = copy.deepcopy(dataset_dict)
+    mapper = _mapper(
+        is_train,
+        augmentations=[augmentation],
+        use_instance_mask=True,
+        use_keypoint=True,
+        keypoint_hflip_indices=[1, 0],
+    )
+    sample = mapper(dataset_dict)
+    np.testing.assert_equal(dataset_dict, before)
+    sample["image"].zero_()
+    sample["notes"][0]["of"] = "another"
+    if is_train:
+        sample["instances"].gt_boxes.tensor.zero_()
+        sample["instances"].gt_keypoints.tensor.zero_()
+        for rings in sample["instances"].gt_masks.polygons:
+            for ring in rings:
+                ring[:] = 0
+    np.testing.assert_equal(dataset_dict, before)
+
+
+def _edit(dataset_dict):
+    for annotation in dataset_dict.pop("annotations"):
+        annotation["bbox"][0] = -1
+        annotation["segmentation"] = None
+
+
+def test_a_subclass_may_edit_the_annotations(dataset_dict, monkeypatch):
+    class Editing(DatasetMapper):
+        def _transform_annotations(self, dataset_dict, transforms, image_shape):
+            _edit(dataset_dict)
+
+    before = copy.deepcopy(dataset_dict)
+    Editing(get_cfg(), True)(dataset_dict)
+    assert dataset_dict == before
+    mapper = _mapper()
+    monkeypatch.setattr(mapper, "_transform_annotations", lambda dataset_dict, *_: _edit(dataset_dict))
+    mapper(dataset_dict)
+    assert dataset_dict == before
+
+
+def test_a_subclass_may_go_object_by_object(dataset_dict):
+    """As Detectron2's mapper does, and those made of it."""
+
+    class ByObject(DatasetMapper):
+        def _transform_annotations(self, dataset_dict, transforms, image_shape):
+            annotations = [
+                detection_utils.transform_instance_annotations(annotation, transforms, image_shape)
+                for annotation in dataset_dict.pop("annotations")
+                if annotation.get("iscrowd", 0) == 0
+            ]
+            for annotation in annotations:
+                annotation.pop("keypoints", None)
+            instances = detection_utils.annotations_to_instances(annotations, image_shape)
+            dataset_dict["instances"] = detection_utils.filter_empty_instances(instances)
+
+    arguments = {"augmentations": [T.ResizeTransform(20, 30, 40, 60)], "image_format": "RGB"}
+    found = ByObject(True, **arguments, use_instance_mask=True)(dataset_dict)["instances"]
+    expected = _mapper(**arguments, use_instance_mask=True)(dataset_dict)["instances"]
+    assert torch.equal(found.gt_boxes.tensor, expected.gt_boxes.tensor)
+    for rings, expected_rings in zip(found.gt_masks, expected.gt_masks, strict=True):
+        np.testing.assert_array_equal(rings, expected_rings)

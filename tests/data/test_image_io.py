@@ -1,3 +1,6 @@
+import multiprocessing
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,11 @@ from panomask.data.image_io import (
     check_image_size,
     convert_image_to_rgb,
     convert_PIL_to_numpy,
+    image_to_tensor,
     read_image,
     read_image_size,
 )
+from panomask.data.transforms import ResizeTransform
 from panomask.errors import InputError
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -147,6 +152,86 @@ def test_image_size_limit(tmp_path, monkeypatch, recwarn):
     with pytest.raises(InputError) as error:
         read_image(file, "RGB")
     _assert_one_line(error, "a.png", "megapixels", "MAX_IMAGE_PIXELS")
+
+
+VIEWS = {
+    "whole": lambda image: image,
+    "mirrored": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "turned": lambda image: np.rot90(image),
+    "other colours first": lambda image: image[:, ::-1, ::-1],
+    "window": lambda image: image[1:3, 2:5],
+    "mirrored window": lambda image: image[1:3, 4:1:-1],
+    "every second": lambda image: image[::2, ::-2],
+    "turned around": lambda image: image[::-1, ::-1],
+    "all backwards": lambda image: image[::-1, ::-1, ::-1],
+    "one channel": lambda image: image[..., :1],
+    "one channel, mirrored": lambda image: image[:, ::-1, :1],
+    "five channels, mirrored": lambda image: image[:, ::-1, [0, 1, 2, 0, 1]],
+    "one pixel, mirrored": lambda image: image[:1, :1][::-1, ::-1],
+    "one row, mirrored": lambda image: image[:1, ::-1],
+    "one column, upside down": lambda image: image[::-1, :1],
+    "two channels": lambda image: image[..., 1:],
+    "one pixel": lambda image: image[:1, :1],
+    "planes in memory": lambda image: np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("view", VIEWS)
+def test_image_to_tensor_takes_any_view(view, dtype):
+    image = VIEWS[view](UPRIGHT.astype(dtype))
+    image.flags.writeable = False  # as PIL's are
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tensor = image_to_tensor(image)
+    assert tensor.is_contiguous()
+    np.testing.assert_array_equal(tensor.numpy(), image.transpose(2, 0, 1))
+    assert tensor.numpy().dtype == dtype
+    tensor[:] = 0
+    assert image.max() > 0  # memory of its own
+
+
+def _augment_and_say_so(queue):
+    image = np.zeros((800, 1000, 3), np.uint8)
+    resized = ResizeTransform(800, 1000, 900, 1100).apply_image(image)
+    queue.put(image_to_tensor(resized[:, ::-1]).shape)
+
+
+def test_a_forked_process_does_not_wait_for_threads():
+    """OpenMP's threads stay behind in the parent; who forks without a loader does not limit torch to one."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.rand(1000, 1000).add(1).sum()  # starts them
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        process = context.Process(target=_augment_and_say_so, args=(queue,))
+        process.start()
+        try:
+            assert queue.get(timeout=60) == (3, 900, 1100)
+        finally:
+            process.kill()
+            process.join()
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def test_bgr_is_an_array_like_any_other(tmp_path):
+    image = read_image(_save(tmp_path / "a.png", UPRIGHT), "BGR")
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+
+
+@pytest.mark.parametrize("format", ["RGB", "BGR"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("is_progressive", [False, True])
+def test_jpeg_pixels_are_those_of_pil(tmp_path, format, subsampling, is_progressive):
+    noise = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    options = {"quality": 90, "subsampling": subsampling, "progressive": is_progressive}
+    file = _save(tmp_path / "a.jpg", noise, **options)
+    expected = np.asarray(Image.open(file))
+    np.testing.assert_array_equal(read_image(file, format)[..., :: 1 if format == "RGB" else -1], expected)
 
 
 def test_check_image_size():

@@ -62,11 +62,13 @@ def _target_areas(instances):
 
 
 def test_pixels(case):
-    golden, image, _, _ = case
+    """Exact where nothing is resized; else PIL's to one grey level, in one pixel out of a thousand."""
+    golden, image, transforms, _ = case
+    is_resized = any(isinstance(transform, T.ResizeTransform) for transform in transforms.transforms)
     assert list(image.shape) == golden["shape"]
-    assert image.sum(dtype=np.int64) == golden["image_sum"]
+    assert abs(image.sum(dtype=np.int64) - golden["image_sum"]) <= is_resized * image.size / 1000
     for row, pixels in golden["image_rows"].items():
-        np.testing.assert_array_equal(image[int(row)], pixels)
+        np.testing.assert_allclose(image[int(row)].astype(int), pixels, rtol=0, atol=int(is_resized))
 
 
 def test_boxes_polygons_and_keypoints(case):

@@ -1,4 +1,5 @@
 import multiprocessing
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -41,6 +42,21 @@ def test_workers_share_one_storage(method):
     process.join()
     assert process.exitcode == 0
     assert held.data[0] == 123
+
+
+def test_a_spawned_worker_is_sent_a_handle():
+    """Not the items, however many they are."""
+    sizes = [len(ForkingPickler.dumps(DatasetFromList([{"text": "x" * 1000}] * n))) for n in (1, 1000)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=100)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_a_loader_read_the_list(method):
+    dataset = DatasetFromList([{"id": i, "text": "x" * i} for i in range(6)])
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=2, num_workers=2, collate_fn=list, multiprocessing_context=method
+    )
+    assert [item for batch in loader for item in batch] == list(dataset)
 
 
 def test_full_shared_memory_falls_back_to_private(monkeypatch, caplog):

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,30 @@ def test_bit_masks_by_hand(bit_masks: BitMasks):
     assert bit_masks.get_bounding_boxes().tensor.tolist() == [[2, 1, 6, 4], [7, 5, 8, 6], [0, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 6), (3, 5, 6), (3, 0, 6), (3, 5, 0), (3, 1, 1)])
+@pytest.mark.parametrize("density", [0, 0.05, 1])
+def test_which_masks_have_pixels(shape, density):
+    tensor = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < density
+    expected = torch.tensor([bool(mask.any()) for mask in tensor], dtype=torch.bool)
+    masks = BitMasks(tensor)
+    assert torch.equal(masks.nonempty(), expected)
+    turned = BitMasks(tensor.transpose(1, 2))  # a view
+    assert torch.equal(turned.nonempty(), expected)
+    boxes = masks.get_bounding_boxes().tensor
+    assert torch.equal(turned.get_bounding_boxes().tensor, boxes[:, [1, 0, 3, 2]])
+    for mask, box in zip(tensor, boxes.tolist(), strict=True):
+        ys, xs = mask.nonzero(as_tuple=True)
+        assert box == ([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(xs) else [0, 0, 0, 0])
+
+
+def test_bit_masks_are_pinned_whole(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    masks = BitMasks(torch.ones(2, 3, 4))
+    pinned = masks.pin_memory()
+    assert torch.equal(pinned.tensor, masks.tensor)
+    assert pinned.tensor.data_ptr() != masks.tensor.data_ptr()
+
+
 def test_bounding_box_ignores_holes():
     mask = torch.zeros(1, 9, 9)
     mask[0, [2, 7], [6, 3]] = 1
@@ -73,6 +99,17 @@ def test_bit_masks_crop_to_their_boxes(bit_masks: BitMasks):
     # A box twice as wide, starting at the mask's left side: the left half is full.
     halves = bit_masks[:1].crop_and_resize(torch.tensor([[2.0, 1.0, 10.0, 4.0]]), 4)
     assert halves[0].tolist() == [[True, True, False, False]] * 4
+
+
+def test_many_bit_masks_crop_as_each_alone():
+    generator = torch.Generator().manual_seed(0)
+    masks = BitMasks(torch.rand(11, 20, 30, generator=generator) < 0.5)
+    corners = torch.rand(11, 2, generator=generator) * 15
+    boxes = torch.cat([corners, corners + 1 + 10 * torch.rand(11, 2, generator=generator)], dim=1)
+    together = masks.crop_and_resize(boxes, 7)
+    alone = [masks[i].crop_and_resize(boxes[i : i + 1], 7) for i in range(11)]
+    assert together.shape == (11, 7, 7)
+    assert torch.equal(together, torch.cat(alone))
 
 
 def test_bit_masks_index_and_cat(bit_masks: BitMasks):
@@ -173,3 +210,26 @@ def test_roi_masks_become_bit_masks():
     assert torch.equal(BitMasks.from_roi_masks(soft, 6, 8, boxes=boxes.tensor).tensor, masks.tensor)
     assert len(soft[torch.tensor([True, False])]) == 1
     assert len(soft[:0].to_bitmasks(boxes[:0], 6, 8)) == 0
+
+
+@pytest.mark.parametrize(
+    "objects", [[], [[]], [[], [[0, 0, 4, 0, 4, 4]], []], [[[0, 0, 4, 0, 4, 4]] * 2] * 3]
+)
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda masks: pickle.loads(pickle.dumps(masks))])
+def test_polygons_travel_whole(objects, copy_of):
+    masks = PolygonMasks(objects)
+    masks.note = "an attribute of a user's"
+    copied = copy_of(masks)
+    assert copied.note == masks.note
+    assert [[ring.tolist() for ring in rings] for rings in copied] == objects
+    for rings in copied:
+        for ring in rings:
+            assert ring.dtype == np.float64
+            ring += 1
+    assert [[ring.tolist() for ring in rings] for rings in masks] == objects  # memory of its own
+
+
+def test_many_rings_travel_as_few_bytes():
+    """Eight for a coordinate, a ring and an object, not an array of its own for each ring."""
+    rings = [[np.arange(6.0)]] * 1000
+    assert len(pickle.dumps(PolygonMasks(rings), protocol=5)) < 1000 * (6 * 8 + 8 + 8) + 1000

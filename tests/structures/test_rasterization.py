@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 
 from panomask.structures import polygons_to_bitmask, rasterize_polygons_within_box
+from panomask.structures.rasterization import draw_polygons
 
 SQUARE = np.array([2, 1, 6, 1, 6, 4, 2, 4], float)
 
@@ -22,6 +24,24 @@ def test_rings_are_united():
 def test_no_polygons():
     assert not polygons_to_bitmask([], 3, 4).any()
     assert rasterize_polygons_within_box([], [0, 0, 5, 5], 7).shape == (7, 7)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_drawing_is_rasterising_the_whole_image(seed):
+    """Also objects that the image's border cuts, that fill whole columns, or that lie outside."""
+    generator = np.random.default_rng(seed)
+    polygons = [generator.uniform(-20, 60, 2 * generator.integers(3, 7)) for _ in range(seed % 4)]
+    mask = np.zeros((30, 40), dtype=bool)
+    draw_polygons(mask, polygons)
+    np.testing.assert_array_equal(mask, polygons_to_bitmask(polygons, 30, 40))
+
+
+def test_drawing_leaves_what_is_there():
+    mask = np.eye(8, dtype=bool)
+    draw_polygons(mask, [SQUARE])
+    np.testing.assert_array_equal(mask, np.eye(8, dtype=bool) | polygons_to_bitmask([SQUARE], 8, 8))
+    draw_polygons(mask, [SQUARE + 100])
+    assert mask.sum() == (np.eye(8, dtype=bool) | polygons_to_bitmask([SQUARE], 8, 8)).sum()
 
 
 def test_inside_its_own_box_a_rectangle_is_full():

@@ -4,9 +4,10 @@ Random numbers come from numpy's global generator, which the training loader see
 `panomask.data.batching`); an augmentation that keeps a generator of its own would lose reproducibility.
 """
 
+import functools
 import inspect
 import pprint
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -48,8 +49,8 @@ class Augmentation:
     def _input_names(self) -> tuple[str, ...]:
         if self.input_args is not None:
             return self.input_args
-        parameters = inspect.signature(self.get_transform).parameters.values()
-        names = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+        names = _positional_parameters(getattr(self.get_transform, "__func__", self.get_transform))
+        names = names[1:] if hasattr(self.get_transform, "__func__") else names  # without self
         return names if len(names) > 1 else ("image",)
 
     def _read(self, aug_input: "AugInput", name: str) -> Any:
@@ -82,6 +83,13 @@ class Augmentation:
 
 
 TransformGen = Augmentation
+
+
+@functools.lru_cache(maxsize=1024)
+def _positional_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of what may be given by position. To look at a signature takes as long as to flip an image."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
 class _ConstantAugmentation(Augmentation):

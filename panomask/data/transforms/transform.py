@@ -94,7 +94,10 @@ def _nearest_pixels(size: int, new_size: int) -> np.ndarray:
 
 
 class ResizeTransform(Transform):
-    """Resize from (h, w) to (new_h, new_w): uint8 by PIL (anti-aliased), floating point by torch (not)."""
+    """Resize from (h, w) to (new_h, new_w): uint8 with PIL's anti-aliasing filters, floating point without.
+
+    Bilinear uint8 images are those of PIL to one grey level; all else that is uint8 is PIL's own work.
+    """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, interp: int | None = None):
         super().__init__()
@@ -130,12 +133,27 @@ class ResizeTransform(Transform):
         return cut.take(_nearest_pixels(self.h, self.new_h), axis=0)
 
     def _resize_uint8(self, img: np.ndarray, method: int) -> np.ndarray:
+        if method == Image.Resampling.BILINEAR:
+            return self._resize_bilinear(img)
         resample, size = Image.Resampling(method), (self.new_w, self.new_h)
         if img.ndim == 2 or img.shape[2] == 3:
             return np.asarray(Image.fromarray(np.ascontiguousarray(img)).resize(size, resample))
         # Channel by channel: PIL would take four channels for colour with alpha and weigh by the fourth.
         channels = [Image.fromarray(np.ascontiguousarray(img[..., c])) for c in range(img.shape[2])]
         return np.stack([np.asarray(channel.resize(size, resample)) for channel in channels], axis=-1)
+
+    def _resize_bilinear(self, img: np.ndarray) -> np.ndarray:
+        """Torch's anti-aliased filter for uint8 images, of any number of channels.
+
+        It has PIL's weights, rounded to fewer bits, at an eighth of PIL's time.
+        """
+        size = (self.new_h, self.new_w)
+        source = np.require(img, requirements=("C", "W")).reshape(1, self.h, self.w, -1)
+        # The axis of the batch must come before the permutation: its stride is what tells torch that memory
+        # is channels last. Planes, to and fro, would take three times as long.
+        batch = torch.from_numpy(source).permute(0, 3, 1, 2)  # (1, C, H, W)
+        resized = F.interpolate(batch, size, mode="bilinear", antialias=True)
+        return resized.permute(0, 2, 3, 1).numpy().reshape(*size, *img.shape[2:])
 
     def _resize_float(self, img: np.ndarray, method: int) -> np.ndarray:
         if method not in _TORCH_MODES:

@@ -28,6 +28,29 @@ def test_a_single_argument_is_the_image_whatever_its_name():
     assert transform.width == 6
 
 
+def test_every_get_transform_is_asked_for_what_it_names():
+    """What a signature says is remembered: by function, not by class or object."""
+
+    class Own(_MarkCorner):
+        def get_transform(self, image):
+            return T.NoOpTransform()
+
+    class Static(T.Augmentation):
+        @staticmethod
+        def get_transform(sem_seg, image):
+            return T.HFlipTransform(sem_seg.shape[1] + image.shape[0])
+
+    image, sem_seg = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6))
+    for _ in range(2):
+        aug_input = T.AugInput(image, sem_seg=sem_seg)
+        assert isinstance(_MarkCorner()(aug_input), T.HFlipTransform)
+        assert isinstance(Own()(aug_input), T.NoOpTransform)
+        assert Static()(aug_input).width == 10
+    replaced = Own()
+    replaced.get_transform = lambda image, sem_seg: T.HFlipTransform(sem_seg.shape[0])
+    assert replaced(T.AugInput(image, sem_seg=sem_seg)).width == 4
+
+
 def test_missing_input_names_augmentation_and_field():
     class NeedsDepth(T.Augmentation):
         input_args = ("image", "depth")

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,16 +55,97 @@ def test_crop_and_pad_invert_each_other():
     assert crop.inverse().apply_image(np.ones((4, 5, 3))).shape == (10, 20, 3)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_resize_uint8_treats_channels_alike(channels):
+METHODS = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_resize_uint8_treats_channels_alike(channels, method):
     image = _image(7, 9, channels)
-    resized = T.ResizeTransform(7, 9, 14, 13).apply_image(image)
+    resized = T.ResizeTransform(7, 9, 14, 13, method).apply_image(image)
     assert resized.shape == (14, 13, channels)
     for c in range(channels):
-        alone = Image.fromarray(np.ascontiguousarray(image[..., c])).resize(
-            (13, 14), Image.Resampling.BILINEAR
-        )
-        np.testing.assert_array_equal(resized[..., c], np.asarray(alone))
+        alone = Image.fromarray(np.ascontiguousarray(image[..., c])).resize((13, 14), method)
+        if method == Image.Resampling.BILINEAR:
+            _assert_one_grey_level(resized[..., c], np.asarray(alone))
+        else:
+            np.testing.assert_array_equal(resized[..., c], np.asarray(alone))
+
+
+def _assert_one_grey_level(resized, expected):
+    assert resized.dtype == np.uint8
+    assert resized.shape == expected.shape
+    assert np.abs(resized.astype(int) - expected).max() <= 1
+
+
+SIZES = [
+    *((480, 640, 800, 1067), (640, 480, 1067, 800), (427, 640, 200, 300), (37, 53, 91, 20)),  # up, down, both
+    *(
+        (1, 1, 5, 7),
+        (1, 9, 3, 1),
+        (9, 1, 1, 3),
+        (2, 3, 1, 1),
+        (5, 4, 5, 4),
+        (13, 7, 13, 8),
+    ),  # one pixel, same
+    *((3, 10000, 2, 1333), (10000, 3, 800, 2), (3, 10000, 1, 1), (2, 3, 3, 9999)),  # long
+]
+
+
+@pytest.mark.parametrize("kind", ["noise", "black and white", "stripes", "white"])
+@pytest.mark.parametrize("shape", [(), (1,), (3,)], ids=["grey", "one channel", "colour"])
+@pytest.mark.parametrize("h, w, new_h, new_w", SIZES)
+def test_resized_pixels_are_those_of_pil_to_one_grey_level(h, w, new_h, new_w, shape, kind):
+    generator = np.random.default_rng(h * w)
+    image = {
+        "noise": generator.integers(0, 256, (h, w, *shape)),
+        "black and white": generator.integers(0, 2, (h, w, *shape)) * 255,
+        "stripes": np.broadcast_to(np.arange(w).reshape(1, w, *[1] * len(shape)) % 2 * 255, (h, w, *shape)),
+        "white": np.full((h, w, *shape), 255),
+    }[kind].astype(np.uint8)
+    before = image.copy()
+    resized = T.ResizeTransform(h, w, new_h, new_w).apply_image(image)
+    flat = image[..., 0] if shape == (1,) else image
+    expected = np.asarray(Image.fromarray(flat).resize((new_w, new_h), Image.Resampling.BILINEAR))
+    _assert_one_grey_level(resized, expected.reshape(new_h, new_w, *shape))
+    assert resized.flags.c_contiguous  # as all other arrays of images are
+    np.testing.assert_array_equal(image, before)
+    if kind == "white":
+        assert (resized == 255).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_resizing_between_random_sizes(seed):
+    generator = np.random.default_rng(seed)
+    (h, w), (new_h, new_w) = generator.integers(1, 300, (2, 2)).tolist()
+    resized, expected = _resize_both(h, w, new_h, new_w, seed)
+    _assert_one_grey_level(resized, expected)
+
+
+@pytest.mark.parametrize("scale", [400 / 480, 1.25, 800 / 480, 2.0])
+@pytest.mark.parametrize("h, w", [(480, 640), (640, 427)])
+def test_at_one_scale_few_pixels_differ_from_pil(h, w, scale):
+    """Noise is the hardest. (Where one side grows and the other shrinks, versions of PIL differ in more.)"""
+    resized, expected = _resize_both(h, w, round(scale * h), round(scale * w))
+    _assert_one_grey_level(resized, expected)
+    assert (resized != expected).mean() < 0.02
+
+
+def _resize_both(h, w, new_h, new_w, seed=0):
+    image = _image(h, w, seed=seed)
+    expected = Image.fromarray(image).resize((new_w, new_h), Image.Resampling.BILINEAR)
+    return T.ResizeTransform(h, w, new_h, new_w).apply_image(image), np.asarray(expected)
+
+
+def test_resize_takes_arrays_that_cannot_be_written():
+    image = _image(6, 8)
+    expected = T.ResizeTransform(6, 8, 3, 4).apply_image(image)
+    image.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resized = T.ResizeTransform(6, 8, 3, 4).apply_image(image)
+    np.testing.assert_array_equal(resized, expected)
+    resized[:] = 0  # and gives one that can
 
 
 def test_resize_accepts_flipped_views():
