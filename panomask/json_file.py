@@ -11,6 +11,9 @@ from typing import Any
 from panomask.atomic_file import write_atomically
 from panomask.errors import InputError
 
+ENTRIES_AT_A_TIME = 10_000
+"""Of a long list, made text before they are written."""
+
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
@@ -61,4 +64,13 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path, "w") as file:
-        json.dump(content, file)
+        if not isinstance(content, list):
+            json.dump(content, file)
+            return
+        # Detections come by the hundred thousand. Unlike json.dump, json.dumps is all in C: twice as fast; in
+        # portions, as the text of all of them at once may be large.
+        file.write("[")
+        for start in range(0, len(content), ENTRIES_AT_A_TIME):
+            portion = json.dumps(content[start : start + ENTRIES_AT_A_TIME])[1:-1]
+            file.write(f", {portion}" if start else portion)
+        file.write("]")

@@ -51,3 +51,11 @@ def test_collection_is_as_before(was_enabled):
         assert gc.isenabled() == was_enabled
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4])
+def test_lists_are_written_in_portions(tmp_path, monkeypatch, length):
+    monkeypatch.setattr("panomask.json_file.ENTRIES_AT_A_TIME", 3)
+    content = [{"score": number / 3, "name": "é"} for number in range(length)]
+    write_json(tmp_path / "a.json", content)
+    assert (tmp_path / "a.json").read_text() == json.dumps(content)

@@ -9,9 +9,10 @@ from pycocotools.cocoeval import COCOeval
 
 from panomask.errors import InputError
 from panomask.evaluation.coco_scores import MAX_DETECTIONS, score_coco_json, summary_metrics
+from panomask.evaluation.vectorized_coco_eval import VectorizedCOCOeval
 
-COCOeval_opt = COCOeval
-"""Detectron2's is a second implementation of equal numbers; here there is one."""
+COCOeval_opt = VectorizedCOCOeval
+"""As in Detectron2 a second implementation of equal numbers; here nothing is compiled for it."""
 
 
 def _evaluate_predictions_on_coco(
@@ -32,17 +33,16 @@ def _evaluate_predictions_on_coco(
         coco_results: left as they are; may be empty.
         iou_type: "bbox", "segm" or "keypoints".
         kpt_oks_sigmas: of keypoints; see `evaluate_coco_json`.
-        cocoeval_fn, use_fast_impl: Detectron2's choice between implementations of equal numbers; here is one.
+        cocoeval_fn, use_fast_impl: the choice between two implementations of equal numbers: `COCOeval_opt`,
+            or pycocotools' slower COCOeval, which either can demand.
         img_ids: images to score; all by default.
         max_dets_per_image: three limits, [1, 10, 100] by default. For keypoints it is always COCO's 20.
 
     Returns:
         pycocotools' evaluation, accumulated, with `stats` (0..1, -1 where nothing was to be found).
     """
-    if cocoeval_fn is not COCOeval:
-        raise InputError(
-            f"cocoeval_fn {cocoeval_fn!r:.80}: there is one implementation, pycocotools' COCOeval"
-        )
+    if cocoeval_fn not in (COCOeval, COCOeval_opt):
+        raise InputError(f"cocoeval_fn {cocoeval_fn!r:.80}: give COCOeval_opt, or pycocotools' COCOeval")
     scored = score_coco_json(
         coco_gt,
         coco_results,
@@ -51,6 +51,7 @@ def _evaluate_predictions_on_coco(
         max_detections=max_dets_per_image or MAX_DETECTIONS,
         use_mask_area=True,
         oks_sigmas=kpt_oks_sigmas,
+        use_fast_impl=use_fast_impl and cocoeval_fn is COCOeval_opt,
     )
     scored.stats = np.nan_to_num(np.array(list(summary_metrics(scored).values())) / 100, nan=-1.0)
     return scored

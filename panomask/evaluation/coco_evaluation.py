@@ -9,8 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pycocotools.mask as mask_util
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -35,7 +33,8 @@ from panomask.evaluation.coco_scores import (
     summary_metrics,
 )
 from panomask.evaluation.evaluator import DatasetEvaluator
-from panomask.json_file import write_json
+from panomask.evaluation.mask_encoding import encode_masks
+from panomask.json_file import collection_paused, write_json
 from panomask.structures import BoxMode, Instances
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class COCOEvaluator(DatasetEvaluator):
             output_dir: where to write the predictions; None writes nothing.
             max_dets_per_image: limit on detections per image, 100 by default; or three limits,
                 as in [1, 10, 100]. For keypoints it is always COCO's 20.
-            use_fast_impl: Detectron2's choice between two implementations of equal numbers; here is one.
+            use_fast_impl: False scores by pycocotools itself: the same numbers, many times as slow.
             kpt_oks_sigmas: one for each keypoint; () stands for the metadata's `keypoint_oks_sigmas`, else
                 those of the annotation file, else COCO's for COCO's 17 keypoints.
             allow_cached_coco: keep an earlier conversion of the dataset dicts found in `output_dir`, unless
@@ -154,6 +153,7 @@ class COCOEvaluator(DatasetEvaluator):
                 prediction["instances"] = instances_to_coco_json(found, record["image_id"])
             self._predictions.append(prediction)
 
+    @collection_paused()  # half a million detections are a dict each, and several times
     def evaluate(self, img_ids: Iterable[Any] | None = None) -> OrderedDict[str, dict[str, float]]:
         """Write and score the predictions of all processes.
 
@@ -268,6 +268,7 @@ class COCOEvaluator(DatasetEvaluator):
             max_detections=self._max_dets_per_image,
             use_mask_area=True,
             oks_sigmas=self._kpt_oks_sigmas or self._metadata.get("keypoint_oks_sigmas"),
+            use_fast_impl=self._use_fast_impl,
         )
 
     def _tasks_from_predictions(self, predictions: list[dict[str, Any]]) -> list[str]:
@@ -334,14 +335,6 @@ def instances_to_coco_json(instances: Instances, img_id: Any) -> list[dict[str, 
         for result, points in zip(results, keypoints.flatten(1).tolist(), strict=True):
             result["keypoints"] = points
     return results
-
-
-def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
-    """Binary masks (M, H, W) as compressed RLE whose counts are text, one at a time to spare memory."""
-    rles = [
-        mask_util.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8)) for mask in masks.detach().cpu()
-    ]
-    return [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
 def _tensor(value: Any) -> torch.Tensor:

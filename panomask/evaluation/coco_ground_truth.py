@@ -7,24 +7,25 @@ pycocotools defines the numbers; its `COCO` object is built here without printin
 import copy
 import io
 import logging
-from collections.abc import Iterable
 from contextlib import redirect_stdout
 from os import PathLike
 from typing import Any
 
-import pycocotools.mask as mask_util
+import numpy as np
 from pycocotools.coco import COCO
 
 from panomask.errors import InputError
-from panomask.json_file import read_json
+from panomask.evaluation.coco_masks import are_readable, rle_areas, rle_boxes, to_rle
+from panomask.json_file import collection_paused, read_json
 
 logger = logging.getLogger(__name__)
 
 JsonSource = str | PathLike[str]
-MIN_POLYGON_NUMBERS = 6
-"""Three points: pycocotools takes a list of four numbers for a box."""
+LISTS = {"images": "image", "categories": "category"}
+ID_TYPES = (int, str, float, np.integer)
 
 
+@collection_paused()
 def load_ground_truth(source: JsonSource | dict[str, Any] | COCO) -> COCO:
     """A silent `COCO` object from a file, its content as a dict or another `COCO` object (never changed).
 
@@ -43,10 +44,11 @@ def load_ground_truth(source: JsonSource | dict[str, Any] | COCO) -> COCO:
         raise InputError(
             f"{name}: not a COCO annotation file; it needs a dict with 'images' and 'categories'"
         )
-    dataset = {**content, "images": [_checked(image, name, "image", ("id",)) for image in content["images"]]}
+    dataset = {**content, **{key: _checked_ids(content[key], name, kind) for key, kind in LISTS.items()}}
     if "annotations" in content:
         images = {image["id"]: image for image in dataset["images"]}
-        dataset["annotations"] = [_mended(entry, images, name) for entry in content["annotations"]]
+        dataset["annotations"] = [_with_rle(entry, images, name) for entry in content["annotations"]]
+        _measure(dataset["annotations"], f"{name}: annotation")
         _number_annotations(dataset["annotations"])
     return index_silently(dataset)
 
@@ -60,6 +62,7 @@ def index_silently(dataset: dict[str, Any]) -> COCO:
     return coco
 
 
+@collection_paused()
 def load_results(
     ground_truth: COCO,
     source: JsonSource | list[dict[str, Any]],
@@ -88,6 +91,7 @@ def load_results(
         _detection(entry, number, ground_truth, name, iou_type=iou_type, use_mask_area=use_mask_area)
         for number, entry in enumerate(entries, start=1)
     ]
+    _measure(loaded, f"{name}: entry")
     return index_silently(
         {
             "images": list(ground_truth.dataset["images"]),
@@ -97,64 +101,82 @@ def load_results(
     )
 
 
-def to_rle(segmentation: Any, height: int | None, width: int | None) -> dict[str, Any] | None:
-    """One compressed RLE of any COCO segmentation: polygons, uncompressed or compressed RLE.
-
-    Returns:
-        None where there is no mask: no segmentation, or polygons of fewer than three points.
-
-    Raises:
-        ValueError: polygons without the image's size, or something that is no segmentation.
-    """
-    if not segmentation:
-        return None
-    if isinstance(segmentation, list):
-        polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
-        if not polygons:
-            return None
-        if height is None or width is None:
-            raise ValueError("polygons need 'height' and 'width' of their image")
-        return mask_util.merge(mask_util.frPyObjects(polygons, height, width))
-    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-        raise ValueError("segmentation must be a list of polygons or a dict with 'size' and 'counts'")
-    if isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, *segmentation["size"])
-    return segmentation
-
-
-def _is_polygon(polygon: Any) -> bool:
-    return isinstance(polygon, list) and len(polygon) >= MIN_POLYGON_NUMBERS and len(polygon) % 2 == 0
-
-
-def _checked(entry: Any, name: str, kind: str, keys: Iterable[str]) -> dict[str, Any]:
-    missing = [key for key in keys if key not in entry] if isinstance(entry, dict) else list(keys)
-    if missing:
-        raise InputError(f"{name}: {kind} {str(entry)[:80]} lacks {', '.join(map(repr, missing))}")
+def _checked(entry: Any, name: str, kind: str, *keys: str) -> dict[str, Any]:
+    """The entry, a dict with these keys, of which those ending in "id" are numbers or texts."""
+    try:
+        for key in keys:
+            if not isinstance(entry[key], ID_TYPES) and key.endswith("id"):
+                raise InputError(
+                    f"{name}: {kind} {entry!s:.80}: {key!r} is {entry[key]!s:.60};"
+                    " a number or a text is needed"
+                )
+    except (KeyError, TypeError, IndexError):
+        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        raise InputError(f"{name}: {kind} {entry!s:.80} lacks {', '.join(map(repr, missing))}") from None
     return entry
 
 
-def _mended(entry: Any, images: dict[Any, dict[str, Any]], name: str) -> dict[str, Any]:
-    """A copy of an annotation with everything that pycocotools reads; its mask, if any, as RLE."""
-    annotation = {"iscrowd": 0, **_checked(entry, name, "annotation", ("image_id", "category_id"))}
+def _checked_ids(entries: Any, name: str, kind: str) -> list[dict[str, Any]]:
+    """Images or categories, whose ids are all numbers or all texts: they are sorted."""
+    checked = [_checked(entry, name, kind, "id") for entry in entries]
+    if len({isinstance(entry["id"], str) for entry in checked}) > 1:
+        raise InputError(
+            f"{name}: the ids of some of its {kind} entries are texts, of others numbers; take one kind"
+        )
+    return checked
+
+
+def _with_rle(entry: Any, images: dict[Any, dict[str, Any]], name: str) -> dict[str, Any]:
+    """A copy of an annotation whose mask, if any, is RLE."""
+    annotation = {"iscrowd": 0, **_checked(entry, name, "annotation", "image_id", "category_id")}
     image = images.get(annotation["image_id"], {})
     try:
         rle = to_rle(annotation.get("segmentation"), image.get("height"), image.get("width"))
     except ValueError as error:
         raise InputError(f"{name}: annotation {annotation.get('id')}: {error}") from error
     annotation["segmentation"] = rle
-    if not annotation.get("bbox"):
-        if rle is None:
-            raise InputError(f"{name}: annotation {annotation.get('id')} has neither 'bbox' nor a mask")
-        annotation["bbox"] = mask_util.toBbox(rle).tolist()
-    if annotation.get("area") is None:
-        box_area = annotation["bbox"][2] * annotation["bbox"][3]
-        annotation["area"] = box_area if rle is None else float(mask_util.area(rle))
+    if not annotation.get("bbox") and rle is None:
+        raise InputError(f"{name}: annotation {annotation.get('id')} has neither 'bbox' nor a mask")
     return annotation
+
+
+def _measure(annotations: list[dict[str, Any]], where: str) -> None:
+    """Give boxes and areas to those without, by their masks or else by their boxes.
+
+    Raises:
+        InputError: a mask that cannot be read.
+    """
+    masked = [annotation for annotation in annotations if annotation["segmentation"] is not None]
+    unreadable = np.flatnonzero(~are_readable([annotation["segmentation"] for annotation in masked]))
+    if len(unreadable):
+        id_ = masked[unreadable[0]].get("id")
+        raise InputError(f"{where} {id_}: the text of its RLE ('counts') is broken; write the file again")
+    without_box = [annotation for annotation in masked if not annotation.get("bbox")]
+    boxes = rle_boxes([annotation["segmentation"] for annotation in without_box])
+    for annotation, box in zip(without_box, boxes.tolist(), strict=True):
+        annotation["bbox"] = box
+    without_area = [annotation for annotation in masked if annotation.get("area") is None]
+    areas = rle_areas([annotation["segmentation"] for annotation in without_area])
+    for annotation, area in zip(without_area, areas.tolist(), strict=True):
+        annotation["area"] = area
+    for annotation in annotations:
+        if annotation.get("area") is None:
+            annotation["area"] = _box_area(annotation["bbox"], where, annotation.get("id"))
+
+
+def _box_area(box: Any, where: str, id_: Any) -> float:
+    try:
+        _, _, width, height = box
+        return 0.0 + width * height  # a TypeError for texts
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"{where} {id_}: 'bbox' is {box!s:.60}; four numbers x, y, width, height are needed"
+        ) from None
 
 
 def _number_annotations(annotations: list[dict[str, Any]]) -> None:
     ids = [annotation.get("id") for annotation in annotations]
-    if all(ids) and len(set(ids)) == len(ids):
+    if all(isinstance(id_, ID_TYPES) and id_ for id_ in ids) and len(set(ids)) == len(ids):
         return
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number
@@ -163,7 +185,7 @@ def _number_annotations(annotations: list[dict[str, Any]]) -> None:
 def _detection(
     entry: Any, number: int, ground_truth: COCO, name: str, *, iou_type: str, use_mask_area: bool
 ) -> dict[str, Any]:
-    detection = {**_checked(entry, name, "entry", ("image_id", "category_id", "score"))}
+    detection = dict(_checked(entry, name, "entry", "image_id", "category_id", "score"))
     image = ground_truth.imgs.get(detection["image_id"])
     if image is None:
         raise InputError(
@@ -182,10 +204,9 @@ def _detection(
             needed = "'segmentation'" if iou_type == "segm" else "'bbox'"
             raise InputError(f"{name}: entry {number} lacks {needed}, which {iou_type!r} scores need")
     by_mask = rle is not None and (use_mask_area or not box)
-    if not box:
-        box = mask_util.toBbox(rle).tolist()
-    area = float(mask_util.area(rle)) if by_mask else box[2] * box[3]
-    return {**detection, "bbox": box, "segmentation": rle, "area": area, "id": number, "iscrowd": 0}
+    detection["area"] = None if by_mask else _box_area(box, f"{name}: entry", number)
+    detection |= {"bbox": box, "segmentation": rle, "id": number, "iscrowd": 0}
+    return detection
 
 
 def _box_of_keypoints(keypoints: Any, number: int, name: str) -> list[float]:

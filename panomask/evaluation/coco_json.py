@@ -11,7 +11,7 @@ import pycocotools.mask as mask_util
 
 from panomask.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from panomask.errors import InputError
-from panomask.evaluation.coco_ground_truth import to_rle
+from panomask.evaluation.coco_masks import to_rle
 from panomask.json_file import write_json
 from panomask.structures import BoxMode
 from panomask.structures.panoptic_record import (

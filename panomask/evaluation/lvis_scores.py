@@ -10,13 +10,12 @@ large).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import product
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from panomask.errors import InputError
 from panomask.evaluation.coco_ground_truth import (
@@ -28,6 +27,8 @@ from panomask.evaluation.coco_ground_truth import (
     with_masks_only,
 )
 from panomask.evaluation.coco_scores import mean_percent
+from panomask.evaluation.vectorized_coco_eval import Scene, VectorizedCOCOeval
+from panomask.json_file import collection_paused
 
 IOU_TYPES = ("bbox", "segm")
 MAX_DETECTIONS = 300
@@ -37,6 +38,7 @@ FREQUENCIES = ("r", "c", "f")
 """Categories on 1-10, 11-100 and more than 100 images of the training set: rare, common, frequent."""
 
 
+@collection_paused()
 def evaluate_lvis_json(
     ground_truth: JsonSource | dict[str, Any] | COCO,
     results: JsonSource | list[dict[str, Any]],
@@ -96,75 +98,43 @@ def _best_of_each_image(detections: Iterable[dict[str, Any]], limit: int) -> lis
     ]
 
 
-class _FederatedEval(COCOeval):
-    """pycocotools' matching of one image and category, called only where there is anything to match.
-
-    A full loop over 1203 categories times 20 000 images spends hours on empty pairs.
-    """
+class _FederatedEval(VectorizedCOCOeval):
+    """COCO's matching of what LVIS scores; see the module's head."""
 
     def __init__(self, truth: COCO, predictions: COCO, iou_type: str) -> None:
         super().__init__(truth, predictions, iou_type)
         self.params.maxDets = [len(predictions.anns)]  # no limit for a category of its own
-        self._prepare()  # fills _gts and _dts: (image id, category id) -> annotations
-        for groups in (self._gts, self._dts):  # lvis passes over what has no area, such as an empty mask
-            groups.update({key: [x for x in group if x["area"] > 0] for key, group in groups.items()})
-        present: dict[Any, set[int]] = defaultdict(set)
-        for (image_id, category_id), annotations in self._gts.items():
-            if annotations:
-                present[image_id].add(category_id)
-        images = truth.imgs
-        self._pairs: dict[int, list[Any]] = defaultdict(list)
-        for image_id, category_id in sorted({*self._gts, *self._dts}):
-            is_annotated = category_id in present[image_id]
-            if is_annotated or category_id in images[image_id]["neg_category_ids"]:
-                self._pairs[category_id].append(image_id)
 
-    def matches(self, category_id: int, area: list[float]) -> list[dict[str, Any]]:
-        """pycocotools' record of each image on which the category is scored."""
-        records = []
-        for image_id in self._pairs[category_id]:
-            key = (image_id, category_id)
-            if key not in self.ious:
-                self.ious[key] = self.computeIoU(*key)
-            record = self.evaluateImg(image_id, category_id, area, self.params.maxDets[-1])
-            if record is None:
-                continue
-            if category_id in self.cocoGt.imgs[image_id]["not_exhaustive_category_ids"]:
-                record["dtIgnore"] = np.logical_or(record["dtIgnore"], record["dtMatches"] == 0)
-            records.append(record)
-        return records
+    def _scene(self) -> Scene:
+        scene = super()._scene()
+        # lvis passes over what has no area, such as an empty mask
+        objects, truth = scene.objects, scene.truth
+        keep = np.flatnonzero(objects.area > 0)
+        objects, truth = objects.chosen(keep), [truth[i] for i in keep]
+        detections, predictions = scene.detections, scene.predictions
+        is_scored = np.isin(detections.group, objects.group)
+        is_scored |= np.isin(detections.group, self._groups("neg_category_ids"))
+        keep = np.flatnonzero(is_scored & (detections.area > 0))
+        detections, predictions = detections.chosen(keep), [predictions[i] for i in keep]
+        is_excused = np.isin(detections.group, self._groups("not_exhaustive_category_ids"))
+        return Scene(truth, objects, predictions, replace(detections, is_excused=is_excused))
 
-    def precision(self) -> np.ndarray:
-        """(T, R, K, A), -1 where there is no ground truth."""
-        thresholds, recalls = self.params.iouThrs, self.params.recThrs
-        shape = (len(thresholds), len(recalls), len(self.params.catIds), len(self.params.areaRng))
-        found = -np.ones(shape)
-        for (k, category_id), (a, area) in product(
-            enumerate(self.params.catIds), enumerate(self.params.areaRng)
-        ):
-            records = self.matches(category_id, area)
-            num_objects = sum(int(np.count_nonzero(record["gtIgnore"] == 0)) for record in records)
-            if num_objects:
-                found[:, :, k, a] = list(_curves(records, num_objects, recalls))
-        return found
-
-
-def _curves(records: list[dict[str, Any]], num_objects: int, recalls: np.ndarray) -> Iterator[np.ndarray]:
-    """For each threshold, the precision (R,) at the recalls: the best at that recall or a higher one."""
-    scores = np.concatenate([record["dtScores"] for record in records])
-    order = np.argsort(-scores, kind="mergesort")
-    is_matched = np.concatenate([record["dtMatches"] for record in records], axis=1)[:, order] > 0
-    is_ignored = np.concatenate([record["dtIgnore"] for record in records], axis=1)[:, order].astype(bool)
-    for matched, ignored in zip(is_matched, is_ignored, strict=True):
-        true = np.cumsum(matched & ~ignored)
-        false = np.cumsum(~matched & ~ignored)
-        precision = true / (true + false + np.spacing(1))
-        envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        yield envelope[np.searchsorted(true / num_objects, recalls, side="left")]
+    def _groups(self, key: str) -> np.ndarray:
+        """The groups (a category and an image) that images list under this key."""
+        image_ids, row = self.params.imgIds, {id_: k for k, id_ in enumerate(self.params.catIds)}
+        groups = [
+            row[category_id] * len(image_ids) + image
+            for image, image_id in enumerate(image_ids)
+            for category_id in self.cocoGt.imgs[image_id][key]
+            if category_id in row
+        ]
+        return np.array(groups, np.int64)
 
 
 def _summarize(scored: _FederatedEval) -> dict[str, float]:
-    precision, thresholds = scored.precision(), scored.params.iouThrs
+    scored.evaluate()
+    scored.accumulate()
+    precision, thresholds = scored.eval["precision"][..., 0], scored.params.iouThrs  # (T, R, K, A)
     metrics = {name: mean_percent(precision[..., area]) for name, area in AREAS.items()}
     for iou in (0.5, 0.75):
         metrics[f"AP{round(100 * iou)}"] = mean_percent(precision[np.isclose(thresholds, iou)][..., 0])

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from panomask.structures.heatmap_peaks import heatmap_peaks
 
 
 class Keypoints:
@@ -79,23 +80,20 @@ def heatmaps_to_keypoints(maps: Tensor, rois: Tensor) -> Tensor:
     centre of its pixel (He et al., Mask R-CNN, arXiv:1703.06870, section 5).
 
     Args:
-        maps: (N, K, S, S) heatmap logits.
+        maps: (N, K, S, S) heatmap logits; those of less than 32 bits are resized in float32.
         rois: (N, 4) boxes xyxy.
 
     Returns:
         (N, K, 4) rows (x, y, logit, score); the score is a softmax normalised over the heatmap's S x S cells.
     """
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     sizes = (rois[:, 2:] - rois[:, :2]).clamp(min=1)  # (N, 2) width, height
     pixels = sizes.ceil()
-    best = maps.new_zeros(maps.shape[:2], dtype=torch.int64)  # (N, K) place in the resized map
-    logits = maps.new_zeros(maps.shape[:2])
-    for i, (width, height) in enumerate(pixels.long().tolist()):  # every box has a size of its own
-        resized = F.interpolate(maps[i : i + 1], size=(height, width), mode="bicubic", align_corners=False)
-        logits[i], best[i] = resized[0].flatten(1).max(dim=1)
+    logits, best = heatmap_peaks(maps, pixels.long().tolist())
     widths = pixels[:, :1].long()
     cells = torch.stack([best % widths, best // widths], dim=2)  # (N, K, 2) x, y
     xy = (cells + 0.5) * (sizes / pixels)[:, None] + rois[:, None, :2]
-    normalisers = (maps.flatten(2) - logits[:, :, None]).exp().sum(dim=2)
+    normalisers = (maps.flatten(2) - logits[:, :, None]).exp_().sum(dim=2)
     scores = 1 / normalisers  # exp(logit - logit) over the sum
     return torch.cat([xy, logits[:, :, None], scores[:, :, None]], dim=2)
 

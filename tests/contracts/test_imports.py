@@ -29,6 +29,10 @@ ALLOWED: dict[str, set[str]] = {
         *("checkpoint", "evaluation", "visualization"),
     },
     "ablation": {"config", "data", "engine"},
+    "benchmark": {
+        *("structures", "layers", "config", "modeling", "data", "solver"),
+        *("checkpoint", "evaluation", "engine", "model_zoo"),
+    },
     "model_zoo": {"config", "modeling", "checkpoint"},
     "detectron2_api": set(),
     "": {"detectron2_api"},

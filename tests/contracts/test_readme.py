@@ -18,7 +18,7 @@ def test_tree_is_current():
             folders.append(name)
     actual = {
         str(path.relative_to(ROOT))
-        for folder in ("panomask", "tools", "benchmarks")
+        for folder in ("panomask", "tools")
         for path in (ROOT / folder).rglob("*.py")
         if path.name != "__init__.py"
     }

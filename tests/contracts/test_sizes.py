@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 MAX_FILE, MAX_FUNCTION = 500, 80
 SOURCES = sorted(
     path
-    for folder in ("panomask", "tools", "projects", "benchmarks", "tests")
+    for folder in ("panomask", "tools", "projects", "tests")
     for path in (ROOT / folder).rglob("*.py")
     if "__pycache__" not in path.parts
 )

@@ -47,6 +47,17 @@ def test_limits_and_images():
     assert none.stats[0] == -1
 
 
+@pytest.mark.parametrize("choice", [{"use_fast_impl": False}, {"cocoeval_fn": COCOeval}])
+def test_either_choice_demands_pycocotools_itself(choice):
+    truth = load_ground_truth(TRUTH)
+    slow = _evaluate_predictions_on_coco(truth, [FOUND], "bbox", **choice)
+    fast = _evaluate_predictions_on_coco(truth, [FOUND], "bbox")
+    assert type(slow) is COCOeval
+    assert type(fast) is COCOeval_opt
+    np.testing.assert_array_equal(slow.stats, fast.stats)
+    np.testing.assert_array_equal(slow.eval["precision"], fast.eval["precision"])
+
+
 def test_another_implementation_is_refused():
     class Other(COCOeval):
         pass

@@ -7,7 +7,7 @@ import pytest
 
 from panomask.errors import InputError
 from panomask.evaluation import load_ground_truth, load_results
-from panomask.evaluation.coco_ground_truth import has_masks, to_rle, with_masks_only
+from panomask.evaluation.coco_ground_truth import has_masks, with_masks_only
 
 SQUARE = [2, 3, 8, 3, 8, 7, 2, 7]  # 6 x 4
 IMAGE = {"id": "a", "file_name": "a.jpg", "height": 10, "width": 12}
@@ -70,7 +70,7 @@ def test_area_is_the_boxs_where_there_is_no_mask():
     assert not has_masks(truth)
 
 
-@pytest.mark.parametrize("ids", [[0, 1], [3, 3], [None, 4]])
+@pytest.mark.parametrize("ids", [[0, 1], [3, 3], [None, 4], [[], 4]])
 def test_annotations_are_numbered_anew_where_ids_would_mislead(ids):
     """pycocotools reads a match with annotation 0 as no match and drops all but the last of equal ids."""
     truth = load_ground_truth(_file(*({"id": i, "bbox": [0, 0, 1, 1]} for i in ids)))
@@ -99,6 +99,19 @@ def test_the_callers_content_is_not_changed_and_nothing_is_printed(tmp_path, cap
         (json.dumps(_file({"bbox": [0, 0, 1, 1], "category_id": 5}, {})), "neither 'bbox' nor a mask"),
         (json.dumps({**_file(), "annotations": [{"image_id": "a"}]}), "lacks 'category_id'"),
         (
+            json.dumps({"images": [{"id": [1]}], "categories": []}),
+            "'id' is .1.; a number or a text is needed",
+        ),
+        (
+            json.dumps({"images": [{"id": 1}, {"id": "1"}], "categories": []}),
+            "ids of some of its image entries",
+        ),
+        (json.dumps(_file({"id": 9, "bbox": [1, 2]})), "annotation 9: 'bbox' is .1, 2.; four numbers"),
+        (
+            json.dumps(_file({"id": 9, "segmentation": {"size": [10, 12], "counts": "h"}})),
+            "annotation 9: the text of its RLE",
+        ),
+        (
             json.dumps(_file({"id": 9, "segmentation": {"size": [3, 3]}})),
             "annotation 9: segmentation must be",
         ),
@@ -116,14 +129,6 @@ def test_bad_files_are_named_on_one_line(tmp_path, text, message):
 def test_missing_file():
     with pytest.raises(InputError, match=r"nowhere\.json: file does not exist"):
         load_ground_truth("nowhere.json")
-
-
-def test_to_rle_has_none_for_no_mask():
-    assert to_rle(None, 4, 4) is None
-    assert to_rle([], 4, 4) is None
-    assert to_rle([[1, 1, 2, 2]], 4, 4) is None  # two points; pycocotools would take them for a box
-    with pytest.raises(ValueError, match="'height' and 'width'"):
-        to_rle([SQUARE], None, None)
 
 
 def test_annotations_without_mask_are_left_out_of_mask_scores(caplog):
@@ -160,6 +165,10 @@ def test_results_measure_area_by_box_or_mask():
         ([{"image_id": "a", "category_id": 5, "bbox": [0, 0, 1, 1]}], "bbox", "lacks 'score'"),
         ([_result(bbox=[0, 0, 1, 1])], "segm", "entry 1 lacks 'segmentation'"),
         ([_result()], "bbox", "entry 1 lacks 'bbox'"),
+        ([_result(bbox=[1, 2])], "bbox", "entry 1: 'bbox' is .1, 2.; four numbers"),
+        ([_result(bbox=[0, 0, 1, 1], image_id=["a"])], "bbox", "'image_id' is .'a'.; a number or a text"),
+        ([_result(segmentation={"size": [10, 12], "counts": "h"})], "segm", "entry 1: the text of its RLE"),
+        ([_result(segmentation={"size": [10], "counts": "h"})], "segm", "entry 1: the size .10. of a mask"),
     ],
 )
 def test_bad_results_are_named(tmp_path, entries, iou_type, message):

@@ -105,7 +105,7 @@ def test_nan_spoils_only_the_pixels_beside_it(masks_and_boxes):
 def test_chunks_of_rows_change_nothing(masks_and_boxes, monkeypatch, constant, pixels):
     expected = paste_masks_in_image(*masks_and_boxes, (HEIGHT, WIDTH))
     monkeypatch.setattr(mask_paste, constant, pixels)
-    for way in (mask_paste._paste_inside_boxes, mask_paste._paste_everywhere):
+    for way in (paste_masks_in_image, mask_paste._paste_everywhere):
         assert torch.equal(way(*masks_and_boxes, (HEIGHT, WIDTH), 0.5), expected)
 
 
@@ -149,6 +149,14 @@ def test_half_precision_and_integer_masks(masks_and_boxes):
     expected = paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH))
     for dtype in (torch.float16, torch.uint8, torch.bool):
         assert torch.equal(paste_masks_in_image(masks.to(dtype), boxes, (HEIGHT, WIDTH)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_half_precision_and_integer_boxes(masks_and_boxes, dtype):
+    masks, boxes = masks_and_boxes
+    boxes = boxes.to(dtype)
+    expected = paste_masks_in_image(masks, boxes.float(), (HEIGHT, WIDTH))
+    assert torch.equal(paste_masks_in_image(masks, boxes, (HEIGHT, WIDTH)), expected)
 
 
 def test_pad_masks_with_boxes_that_grow_as_much():
