@@ -77,7 +77,6 @@ def main() -> None:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     machine = describe_machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()), file=sys.stderr)
     names = list(SUBJECTS) if args.subject == "all" else [args.subject]
     measurements, disagreements = [], []
     for name in names:
@@ -102,10 +101,11 @@ def _defaults(module: ModuleType) -> argparse.Namespace:
 
 
 def _report(args: argparse.Namespace, measurements: list[Measurement], machine: dict[str, object]) -> None:
+    command = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
     if args.json is not None:
-        command = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
         write_json(args.json, as_json(measurements, machine, command))
-    print(markdown_table(measurements))
+    print(f"`{command}` on " + ", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(f"\n{markdown_table(measurements)}")
 
 
 if __name__ == "__main__":

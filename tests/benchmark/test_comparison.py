@@ -36,7 +36,7 @@ def test_disagreement_is_told():
     def wrong(ours, reference):
         return largest_difference(ours, reference + 1, 0.5)
 
-    with pytest.raises(Disagreement, match="work, beside theirs: results differ by 1, more than 0.5"):
+    with pytest.raises(Disagreement, match=r"work, beside theirs: results differ by 1, more than 0\.5"):
         measure(_comparison([], agreement=wrong))
 
 
@@ -54,7 +54,12 @@ def test_table_and_json():
     ]
     table = markdown_table(rows).splitlines()
     assert len(table) == 4
-    assert [cell.strip() for cell in table[2].split("|")[3:7]] == ["0.03", "0.01", "3.00 (2.50 to 3.50)", "4 MISSED"]
+    assert [cell.strip() for cell in table[2].split("|")[3:7]] == [
+        "0.03",
+        "0.01",
+        "3.00 (2.50 to 3.50)",
+        "4 MISSED",
+    ]
     assert [cell.strip() for cell in table[3].split("|")[3:7]] == ["1.500", "1.000", "1.50", ""]
     found = as_json(rows, describe_machine(), "python tools/benchmark.py all")
     assert [row["met"] for row in found["comparisons"]] == [False, None]

@@ -8,7 +8,7 @@ from torch import nn
 
 from panomask.benchmark import inference, operations, training
 from panomask.benchmark.comparison import measure
-from panomask.benchmark.models import plain_eager, spread_weights, zoo_config
+from panomask.benchmark.models import MASK_RCNN, RETINANET, plain_eager, spread_weights, zoo_config
 from panomask.layers import Linear, ROIAlign
 from panomask.modeling import build_model
 
@@ -20,7 +20,10 @@ def _rows(module, *options):
 
 
 def test_operations():
-    rows = [measure(row, rounds=1) for row in _rows(operations, "--boxes", "30", "--height", "64", "--width", "96")]
+    rows = [
+        measure(row, rounds=1)
+        for row in _rows(operations, "--boxes", "30", "--height", "64", "--width", "96")
+    ]
     assert len(rows) == 7
     assert [row.target for row in rows] == [4.0, *[None] * 6]
 
@@ -38,9 +41,9 @@ def test_training():
         assert "losses" in measure(row, rounds=1).agreement
 
 
-def test_plain_model_has_nothing_of_ours_that_is_quick(tiny_cfg):
+def test_plain_model_has_nothing_of_ours_that_is_quick():
     torch.manual_seed(0)
-    cfg = tiny_cfg("MODEL.CHANNELS_LAST", False)
+    cfg = zoo_config(MASK_RCNN, "cpu", "MODEL.CHANNELS_LAST", False)
     model, plain = (spread_weights(build_model(cfg)).eval() for _ in range(2))
     plain_eager(plain)
     assert not any(type(module) in (Linear, ROIAlign) for module in plain.modules())
@@ -57,7 +60,7 @@ def test_plain_model_has_nothing_of_ours_that_is_quick(tiny_cfg):
 
 
 def test_weights_are_drawn_the_same_each_time():
-    cfg = zoo_config("COCO-Detection/retinanet_R_50_FPN_3x.yaml", "cpu")
+    cfg = zoo_config(RETINANET, "cpu")
     assert cfg.MODEL.WEIGHTS == ""
     layers = [spread_weights(nn.Sequential(nn.Conv2d(3, 4, 1))) for _ in range(2)]
     torch.testing.assert_close(layers[0][0].weight, layers[1][0].weight, atol=0, rtol=0)
