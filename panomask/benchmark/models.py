@@ -38,13 +38,14 @@ _LIKE_TORCHVISION = [
     *("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIAlign", "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", 2),
 ]
 _GAINS = {
-    "head.cls_score": 0.1,
-    "classification_head.cls_logits": 0.1,
+    "head.cls_score": 0.5,
+    "classification_head.cls_logits": 0.5,
     "layer_blocks": 0.15,
     "fpn_output": 0.15,
     "bbox": 0.15,
     "anchor_deltas": 0.15,
-    "cls_": 1.5,
+    "cls_score": 1.5,
+    "cls_logits": 1.5,
     "objectness": 1.5,
 }
 """What weights are multiplied by beside their usual scale, by a part of the layer's name."""

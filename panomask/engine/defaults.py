@@ -298,7 +298,8 @@ class DefaultTrainer(TrainerBase):
         if evaluators is not None and len(evaluators) != len(names):
             raise ValueError(f"{len(evaluators)} evaluators for {len(names)} data sets (DATASETS.TEST)")
         results: OrderedDict[str, Any] = OrderedDict()
-        model = InferenceAutocast(model, inference_autocast(cfg))
+        if cfg.TEST.PRECISION != "float32":
+            model = InferenceAutocast(model, inference_autocast(cfg))
         for i, name in enumerate(names):
             try:
                 evaluator = cls.build_evaluator(cfg, name) if evaluators is None else evaluators[i]

@@ -90,14 +90,15 @@ class FrozenBatchNorm2d(nn.Module):
 def fixed_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """What a batch norm does as long as its statistics stay: y = x * scale + shift, both (C,).
 
-    None for a norm that computes statistics of its input, and for one that somebody watches by hooks.
+    None for a norm that computes statistics of its input, and for one that somebody watches: by hooks, or by
+    tracing the model, whose graph is to have the norm in it.
     """
     is_fixed = isinstance(norm, FrozenBatchNorm2d) or (
         isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
         and not norm.training
         and norm.running_var is not None
     )
-    if not is_fixed or norm._forward_hooks or norm._forward_pre_hooks:
+    if not is_fixed or norm._forward_hooks or norm._forward_pre_hooks or torch.jit.is_tracing():
         return None
     terms: Any = norm  # of any of these classes
     scale = (terms.running_var + terms.eps).rsqrt()

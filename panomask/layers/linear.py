@@ -23,7 +23,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        if not torch.compiler.is_compiling() and self._is_product_slow(x):
+        is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()  # which holds plain operations
+        if not is_graph and self._is_product_slow(x):
             return _PixelLinear.apply(x, self.weight, self.bias)
         return super().forward(x)
 

@@ -57,6 +57,8 @@ def _sums_are_quicker(input: Tensor, rois: Tensor, size: tuple[int, int]) -> boo
     """Whether `_sum_cells` can do it and gains; a map of another memory format is copied first."""
     if input.device.type != "cpu" or input.dtype not in (torch.float32, torch.float64):
         return False
+    if torch.jit.is_tracing():  # the graph is to have RoIAlign in it
+        return False
     is_ready = input.is_contiguous(memory_format=torch.channels_last)
     num_cells = input.shape[0] * input.shape[2] * input.shape[3]
     num_outputs = len(rois) * size[0] * size[1]

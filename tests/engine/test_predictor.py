@@ -206,3 +206,16 @@ def test_weights_that_are_not_there_are_named():
 def test_an_image_must_have_three_channels(weights):
     with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
         _predictor(weights)(np.zeros((5, 5), np.uint8))
+
+
+def test_reduced_precision(weights):
+    """Features are in bfloat16; what comes out is about the same, and masks are masks."""
+    plain = _predictor(weights)(_image())["instances"]
+    predictor = _predictor(weights, **{"TEST.PRECISION": "bfloat16"})
+    seen = []
+    predictor.model.backbone.register_forward_hook(lambda _, __, maps: seen.append(maps["p2"].dtype))
+    reduced = predictor(_image())["instances"]
+    assert seen == [torch.bfloat16]
+    best = (found.scores.float().sort(descending=True).values[:5] for found in (reduced, plain))
+    torch.testing.assert_close(*best, atol=0.1, rtol=0)
+    assert reduced.pred_masks.dtype == torch.bool

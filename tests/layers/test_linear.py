@@ -69,3 +69,8 @@ def test_large_products_go_the_quick_way(monkeypatch):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     assert len(calls) == 1
+
+
+def test_traced_graph_has_a_plain_product_in_it(always):
+    graph = torch.jit.trace(Linear(3, 2), torch.ones(4, 3)).inlined_graph
+    assert "aten::linear" in str(graph)

@@ -136,3 +136,10 @@ def test_norm_in_training_is_not_folded():
     conv = Conv2d(1, 1, 1, norm=nn.BatchNorm2d(1))
     conv(torch.randn(2, 1, 8, 8) + 5)
     assert conv.norm.running_mean.item() != 0
+
+
+def test_traced_graph_has_the_norm_in_it():
+    conv = Conv2d(1, 1, 1, norm=FrozenBatchNorm2d(1))
+    with torch.no_grad():
+        graph = torch.jit.trace(conv, torch.ones(1, 1, 4, 4)).inlined_graph
+    assert "aten::batch_norm" in str(graph)
