@@ -1,13 +1,19 @@
 """From a config to a model on its device."""
 
+import os
+import shutil
 from types import MethodType
 
 import torch
 from torch import nn
 
 from panomask.config import CfgNode, check_supported
+from panomask.errors import InputError
 from panomask.layers import resolve_device
 from panomask.registry import META_ARCH_REGISTRY
+
+COMPILERS = [os.environ.get("CXX", "c++"), "g++", "clang++", "cl"]
+"""What torch.compile may use."""
 
 COMPILED = {"backbone", "rpn_head", "head", "res5", "box_head"}
 """Attributes that hold networks from tensors to tensors: what MODEL.COMPILE compiles."""
@@ -23,13 +29,20 @@ def build_model(cfg: CfgNode) -> nn.Module:
     convolutions, and with them the feature maps, are laid out as (N, H, W, C); shapes and checkpoints stay.
 
     Raises:
-        InputError: a key that this version does not obey is away from its default, or a name is unknown.
+        InputError: a key that this version does not obey is away from its default, a name is unknown, or
+            MODEL.COMPILE finds no compiler.
     """
     check_supported(cfg)
+    device = resolve_device(cfg.MODEL.DEVICE)
+    if cfg.MODEL.COMPILE and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise InputError(
+            f"MODEL.COMPILE needs a C++ compiler on the CPU, and none of {', '.join(COMPILERS)} is found:"
+            " install one, or set MODEL.COMPILE False"
+        )
     model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     if cfg.MODEL.CHANNELS_LAST:
         model.to(memory_format=torch.channels_last)
-    model.to(resolve_device(cfg.MODEL.DEVICE))
+    model.to(device)
     if cfg.MODEL.COMPILE:
         compile_networks(model)
     return model

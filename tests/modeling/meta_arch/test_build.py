@@ -21,6 +21,12 @@ def test_cuda_falls_back(tiny_cfg, monkeypatch):
     assert build_model(tiny_cfg("MODEL.DEVICE", "cuda")).device.type == "cpu"
 
 
+def test_compiling_without_a_compiler_is_refused_before_it_begins(tiny_cfg, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(InputError, match=r"MODEL\.COMPILE needs a C\+\+ compiler"):
+        build_model(tiny_cfg("MODEL.COMPILE", True))
+
+
 def test_refusals(tiny_cfg):
     with pytest.raises(InputError, match="Did you mean GeneralizedRCNN"):
         build_model(tiny_cfg("MODEL.META_ARCHITECTURE", "GeneralisedRCNN"))
