@@ -8,6 +8,7 @@ rounds' ratios. Times of a busy machine are not worth much.
 import argparse
 import shlex
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -58,10 +59,25 @@ def parse_args() -> argparse.Namespace:
         _add_common_arguments(subject)
     _add_common_arguments(subjects.add_parser("all", help="all of these, at the sizes of benchmarks.md"))
     args = parser.parse_args()
-    for name in ("rounds", "threads"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise InputError(f"--{name} is {getattr(args, name)}; give 1 or more")
+    _check(args)
     return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would be found after minutes, or not at all."""
+    for name, value in vars(args).items():
+        numbers = [x for x in (value if isinstance(value, list) else [value]) if type(x) is int]
+        if any(number < 1 for number in numbers):
+            raise InputError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+    if getattr(args, "device", "cpu") == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no GPU on this machine; leave it out")
+    if args.json is not None:
+        try:
+            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+            with open(args.json, "a"):
+                pass
+        except OSError as error:
+            raise InputError(f"--json {args.json}: cannot be written ({error.strerror})") from error
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,17 +94,20 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     machine = describe_machine()
     names = list(SUBJECTS) if args.subject == "all" else [args.subject]
-    measurements, disagreements = [], []
-    for name in names:
-        module = SUBJECTS[name][0]
-        of_subject = args if args.subject == name else _defaults(module)
-        for comparison in module.comparisons(of_subject):
-            print(f"{comparison.name}, beside {comparison.reference_name}", file=sys.stderr, flush=True)
-            try:
-                measurements.append(measure(comparison, args.rounds))
-            except Disagreement as error:
-                disagreements.append(str(error))
-    _report(args, measurements, machine)
+    measurements: list[Measurement] = []
+    disagreements: list[str] = []
+    try:
+        for name in names:
+            module = SUBJECTS[name][0]
+            of_subject = args if args.subject == name else _defaults(module)
+            for comparison in module.comparisons(of_subject):
+                print(f"{comparison.name}, beside {comparison.reference_name}", file=sys.stderr, flush=True)
+                try:
+                    measurements.append(measure(comparison, args.rounds))
+                except Disagreement as error:
+                    disagreements.append(str(error))
+    finally:  # what was measured is not lost to what came after it
+        _report(args, measurements, machine)
     for text in disagreements:
         print(f"not measured: {text}", file=sys.stderr)
     sys.exit(bool(disagreements))
@@ -102,10 +121,10 @@ def _defaults(module: ModuleType) -> argparse.Namespace:
 
 def _report(args: argparse.Namespace, measurements: list[Measurement], machine: dict[str, object]) -> None:
     command = shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
-    if args.json is not None:
-        write_json(args.json, as_json(measurements, machine, command))
     print(f"`{command}` on " + ", ".join(f"{name} {value}" for name, value in machine.items()))
     print(f"\n{markdown_table(measurements)}")
+    if args.json is not None:
+        write_json(args.json, as_json(measurements, machine, command))
 
 
 if __name__ == "__main__":

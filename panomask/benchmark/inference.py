@@ -36,7 +36,7 @@ BEST = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, default=800, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--width", type=int, default=1216, metavar="PIXELS", help="default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
     parser.add_argument(
         "--compile", action="store_true", help="a row for MODEL.COMPILE too; compiling takes a minute"
     )

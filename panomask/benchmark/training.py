@@ -16,6 +16,7 @@ from panomask.benchmark.models import mask_rcnn_like, plain_eager, smooth_image,
 from panomask.benchmark.operations import draw_boxes
 from panomask.config import CfgNode
 from panomask.engine.train_loop import build_step_trainer
+from panomask.errors import InputError
 from panomask.event_storage import EventStorage
 from panomask.solver import build_optimizer
 from panomask.structures import Boxes, Instances, PolygonMasks
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=320, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--images", type=int, default=2, metavar="N", help="default: %(default)s")
     parser.add_argument("--objects", type=int, default=32, metavar="N", help="an image; default: %(default)s")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default: %(default)s")
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16"],
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
+    if args.objects > REGIONS // 2:
+        raise InputError(f"--objects is {args.objects}; give {REGIONS // 2} or fewer, of {REGIONS} regions")
     name = f"training step, {args.images} images of {args.size} x {args.size}, {args.precision}"
     scenes = [_draw_scene(args.size, args.objects, seed) for seed in range(args.images)]
     fraction = args.objects / REGIONS

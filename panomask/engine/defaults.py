@@ -93,7 +93,7 @@ class DefaultTrainer(TrainerBase):
             "scalars": self._recent_scalars,
             "hooks": HookStates(self),
         }
-        if isinstance(self._trainer, AMPTrainer):
+        if isinstance(self._trainer, AMPTrainer) and self._trainer.grad_scaler.is_enabled():
             entries["grad_scaler"] = self._trainer.grad_scaler
         if len(buffers := TrainingBuffers(model)):
             entries["training_buffers"] = buffers

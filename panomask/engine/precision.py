@@ -1,5 +1,6 @@
 """The type that fast operations (convolutions, matrix products) compute in when a model predicts."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,17 +10,16 @@ from panomask.config import CfgNode
 from panomask.layers import resolve_device
 
 
-def inference_autocast(cfg: CfgNode) -> torch.autocast:
-    """A context in which a model computes as TEST.PRECISION says.
+def inference_autocast(cfg: CfgNode) -> AbstractContextManager[Any]:
+    """A context in which a model computes as TEST.PRECISION says; that of the caller for float32.
 
     On the CPU, where float16 is neither fast nor complete, bfloat16 takes its place.
     """
+    if cfg.TEST.PRECISION == "float32":
+        return nullcontext()
     device = resolve_device(cfg.MODEL.DEVICE).type
-    dtype = getattr(torch, cfg.TEST.PRECISION)
-    if device == "cpu" and dtype == torch.float16:
-        dtype = torch.bfloat16
-    is_reduced = dtype != torch.float32
-    return torch.autocast(device, dtype=dtype if is_reduced else torch.bfloat16, enabled=is_reduced)
+    dtype = torch.bfloat16 if device == "cpu" else getattr(torch, cfg.TEST.PRECISION)
+    return torch.autocast(device, dtype=dtype)
 
 
 class InferenceAutocast(nn.Module):
@@ -30,10 +30,11 @@ class InferenceAutocast(nn.Module):
         autocast: the context, as of `inference_autocast`.
     """
 
-    def __init__(self, model: nn.Module, autocast: torch.autocast):
+    def __init__(self, model: nn.Module, autocast: AbstractContextManager[Any]):
         super().__init__()
         self.model = model
         self.autocast = autocast
+        self.training = model.training
 
     def forward(self, batched_inputs: Any) -> Any:
         """The model's outputs."""

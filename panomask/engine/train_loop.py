@@ -360,7 +360,8 @@ class AMPTrainer(SimpleTrainer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        if state_dict["grad_scaler"]:  # nothing is saved by one that is not needed: in bfloat16
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
 def build_step_trainer(

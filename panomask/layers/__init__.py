@@ -28,6 +28,7 @@ from panomask.layers.shape_spec import ShapeSpec
 from panomask.layers.suppression import batched_nms
 from panomask.layers.wrappers import (
     Conv2d,
+    at_least_float32,
     cat,
     cross_entropy,
     empty_input_loss_func_wrapper,
@@ -53,6 +54,7 @@ __all__ = [
     "ROIWarp",
     "ShapeSpec",
     "SyncBatchNorm",
+    "at_least_float32",
     "batched_nms",
     "cat",
     "ciou_loss",

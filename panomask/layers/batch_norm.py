@@ -87,26 +87,6 @@ class FrozenBatchNorm2d(nn.Module):
         return _replace_modules(module, (cls,), nn.BatchNorm2d)
 
 
-def fixed_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """What a batch norm does as long as its statistics stay: y = x * scale + shift, both (C,).
-
-    None for a norm that computes statistics of its input, and for one that somebody watches: by hooks, or by
-    tracing the model, whose graph is to have the norm in it.
-    """
-    is_fixed = isinstance(norm, FrozenBatchNorm2d) or (
-        isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        and not norm.training
-        and norm.running_var is not None
-    )
-    if not is_fixed or norm._forward_hooks or norm._forward_pre_hooks or torch.jit.is_tracing():
-        return None
-    terms: Any = norm  # of any of these classes
-    scale = (terms.running_var + terms.eps).rsqrt()
-    scale = scale if terms.weight is None else scale * terms.weight
-    shift = -terms.running_mean * scale
-    return scale, shift if terms.bias is None else shift + terms.bias
-
-
 def _replace_modules(
     module: nn.Module, old_types: tuple[type[nn.Module], ...], new_type: Callable[..., nn.Module]
 ) -> nn.Module:

@@ -34,7 +34,7 @@ def roi_align(
     """Pool regions: torchvision's function of this name, to 1e-5 of its numbers, sooner on the CPU.
 
     Args:
-        input: (N, C, H, W). On the CPU quickest in channels_last, and the result is channels_last then.
+        input: (N, C, H, W). On the CPU quickest in channels_last; the result is channels_last then.
         boxes: (R, 5): index of the image, then xyxy; or (Ri, 4) of each image.
         output_size: (Ho, Wo), or one int for both.
         spatial_scale: feature cells per unit of the boxes.
@@ -56,6 +56,8 @@ def roi_align(
 def _sums_are_quicker(input: Tensor, rois: Tensor, size: tuple[int, int]) -> bool:
     """Whether `_sum_cells` can do it and gains; a map of another memory format is copied first."""
     if input.device.type != "cpu" or input.dtype not in (torch.float32, torch.float64):
+        return False
+    if rois.dtype != input.dtype:  # torchvision says that this is wrong
         return False
     if torch.jit.is_tracing():  # the graph is to have RoIAlign in it
         return False
@@ -111,7 +113,9 @@ def _sum_cells(
         per_sample_weights=weights.to(input.dtype),
         include_last_offset=True,
     )
-    return out.reshape(-1, *size, channels).permute(0, 3, 1, 2)  # (R, C, Ho, Wo)
+    out = out.reshape(-1, *size, channels).permute(0, 3, 1, 2)  # (R, C, Ho, Wo)
+    # Who gives a map in the usual memory format may rely on it behind RoIAlign too.
+    return out if input.is_contiguous(memory_format=torch.channels_last) else out.contiguous()
 
 
 def _axis_weights(
@@ -127,7 +131,8 @@ def _axis_weights(
     Returns:
         (R, P, K) int64 cells and (R, P, K) weights, whose sum is at most 1. K is the most that one reads.
     """
-    steps = torch.arange(int(samples.max()), dtype=start.dtype) + 0.5  # (g,)
+    # At least one, which boxes without extent do not take: a maximum over no sample would be an error.
+    steps = torch.arange(max(1, int(samples.max())), dtype=start.dtype) + 0.5  # (g,)
     outputs = torch.arange(num_outputs, dtype=start.dtype)[:, None]  # (P, 1)
     start, size, samples = (x[:, None, None] for x in (start, extent / num_outputs, samples))
     # In the order of torchvision's kernel: a sample a rounding error across a border is another sample.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from panomask.layers.batch_norm import fixed_scale_and_shift
+from panomask.layers.norm_folding import fixed_scale_and_shift
 
 
 class Conv2d(nn.Conv2d):
@@ -56,6 +56,11 @@ class Conv2d(nn.Conv2d):
             return True
         cells = x.shape[0] * x.shape[2] * x.shape[3] // (self.stride[0] * self.stride[1])
         return self.weight.numel() <= self.out_channels * cells
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32, wider types as they are: of what leaves a network, to be computed with."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

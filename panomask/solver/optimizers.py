@@ -74,10 +74,19 @@ def _may_be_fused(groups: list[dict[str, Any]]) -> bool | None:
     """Whether torch has a fused step for all parameters; None, torch's own choice, where it has not."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     is_plain = all(
-        type(x) is nn.Parameter and x.is_floating_point() and x.device.type in ("cpu", "cuda")
+        type(x) is nn.Parameter
+        and x.is_floating_point()
+        and x.device.type in ("cpu", "cuda")
+        and _fills_its_memory(x)
         for x in parameters
     )
     return is_plain or None
+
+
+def _fills_its_memory(value: torch.Tensor) -> bool:
+    """Whether no memory lies between its elements, nor one element in two places."""
+    last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    return value.numel() in (0, last + 1)
 
 
 def _keep_implementation(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from panomask.engine import (
     load_for_evaluation,
 )
 from panomask.engine.setup import register_datasets
+from panomask.engine.train_loop import AMPTrainer
 from panomask.errors import InputError
 from panomask.evaluation import COCOEvaluator, DatasetEvaluator
 
@@ -193,6 +194,23 @@ def test_several_test_sets_with_evaluators_of_ones_own(config):
     assert DefaultTrainer.test(config(), model, [Counter()]) == {"count": {"images": 6.0}}
 
 
+def test_evaluation_in_the_precision_of_the_config(config):
+    seen = set()
+
+    class Nothing(DatasetEvaluator):
+        pass
+
+    for precision in ("float32", "bfloat16"):
+        cfg = config("TEST.PRECISION", precision)
+        model = DefaultTrainer.build_model(cfg)
+        model.backbone.register_forward_hook(
+            lambda _, __, maps, precision=precision: seen.add((precision, next(iter(maps.values())).dtype))
+        )
+        DefaultTrainer.test(cfg, model, [Nothing()])
+        assert model.training
+    assert seen == {("float32", torch.float32), ("bfloat16", torch.bfloat16)}
+
+
 def test_data_registered_in_python_is_scored_by_coco(config):
     MetadataCatalog.get("of_python").set(thing_classes=["a"])
     assert isinstance(DefaultTrainer.build_evaluator(config(), "of_python"), COCOEvaluator)
@@ -275,7 +293,9 @@ def test_expected_results_are_verified(config):
 def test_mixed_precision_and_precise_batch_norm_on_the_cpu(config):
     opts = ("SOLVER.AMP.ENABLED", True, "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 1)
     trainer = train(config(*opts, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", ()))
-    assert "grad_scaler" in torch.load(f"{trainer.cfg.OUTPUT_DIR}/model_final.pth", weights_only=True)
+    assert isinstance(trainer._trainer, AMPTrainer)
+    saved = torch.load(f"{trainer.cfg.OUTPUT_DIR}/model_final.pth", weights_only=True)
+    assert "grad_scaler" not in saved  # bfloat16 needs no scale
 
 
 def test_keypoints_are_learnt_and_scored(config, tmp_path):

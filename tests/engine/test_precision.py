@@ -34,6 +34,27 @@ def test_what_is_done_with_the_outputs_is_outside():
     assert not model.eval().model.training
 
 
+def test_float32_leaves_the_autocast_of_the_caller():
+    with torch.autocast("cpu", dtype=torch.bfloat16), inference_autocast(_cfg()):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.bfloat16
+
+
+def test_mode_of_the_model_is_that_of_the_wrapper():
+    layer = nn.Linear(2, 2).eval()
+    model = InferenceAutocast(layer, inference_autocast(_cfg()))
+    model.train(model.training)
+    assert not layer.training
+
+
+def test_scaler_of_a_run_in_bfloat16_is_no_obstacle():
+    model = nn.Linear(2, 2)
+    trainer = AMPTrainer(model, [], torch.optim.SGD(model.parameters(), lr=1.0))
+    state = trainer.state_dict()
+    assert state["grad_scaler"] == {}
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", enabled=True)
+    trainer.load_state_dict(state)
+
+
 def test_trainer_of_the_config():
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)

@@ -74,3 +74,15 @@ def test_large_products_go_the_quick_way(monkeypatch):
 def test_traced_graph_has_a_plain_product_in_it(always):
     graph = torch.jit.trace(Linear(3, 2), torch.ones(4, 3)).inlined_graph
     assert "aten::linear" in str(graph)
+
+
+def test_functional_transforms(always):
+    """vmap and grad of torch.func go through it."""
+    layer, reference = _both(3, 2)
+    rows = torch.randn(4, 5, 3)
+    torch.testing.assert_close(torch.func.vmap(layer)(rows), reference(rows))
+    found, expected = (
+        torch.func.grad(lambda x, layer=layer: layer(x).square().sum())(rows[0])
+        for layer in (layer, reference)
+    )
+    torch.testing.assert_close(found, expected)

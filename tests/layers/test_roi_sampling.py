@@ -53,6 +53,26 @@ def test_equals_torchvision(sampling_ratio, aligned, size, monkeypatch):
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_boxes_without_extent_alone():
+    """As many samples as the box has cells: none, and 0 comes out."""
+    rois = torch.tensor([[0, 40.0, 10.0, 40.0, 30.0], [1, 20.0, 50.0, 60.0, 50.0]])
+    for some in (rois, rois[:1], rois[1:]):
+        out = roi_align(_features(), some, 7, 0.25, 0, True)
+        assert out.shape == (len(some), CHANNELS, 7, 7)
+        assert not out.any()
+
+
+def test_samples_on_the_outermost_line():
+    """One cell outside is still read, as the border's value; torchvision includes both lines."""
+    rois = torch.tensor([[0, -1.5, -1.5, 0.5, 0.5], [0, 26.5, 19.5, 28.5, 21.5]])
+    features = _features(1)
+    for aligned in (True, False):
+        at = rois + (0 if aligned else torch.tensor([0.0, *[-0.5] * 4]))
+        ours, reference = (pool(features, at, 1, 1.0, 1, aligned) for pool in (roi_align, ops.roi_align))
+        torch.testing.assert_close(ours, reference)
+        assert ours[0].any()
+
+
 def test_gradient_equals_torchvision():
     features, rois = _features(), _rois()
     gradient = torch.randn(len(rois), CHANNELS, 7, 7, generator=torch.Generator().manual_seed(2))
@@ -88,6 +108,25 @@ def test_other_memory_format_and_few_regions(monkeypatch):
     torch.testing.assert_close(
         roi_align(features, many, 7, 0.25, 0, True), ops.roi_align(features, many, 7, 0.25, 0, True)
     )
+
+
+def test_result_is_laid_out_as_the_map():
+    features, rois = _features(), _rois()
+    usual = roi_align(features.contiguous(), rois, 7, 0.25, 0, True)
+    assert usual.is_contiguous()
+    assert usual.view(len(rois), -1).shape == (40, CHANNELS * 49)
+
+
+def test_few_channels_and_graphs_are_left_to_torchvision(monkeypatch):
+    rois = _rois()
+    assert not _is_summed(_features()[:, :16], rois, 7, 0.25, 0, True, monkeypatch=monkeypatch)
+    graph = torch.jit.trace(lambda x: roi_align(x, rois, 7, 0.25, 0, True), _features()).inlined_graph
+    assert "torchvision::roi_align" in str(graph)
+
+
+def test_boxes_of_another_type_are_refused_as_by_torchvision():
+    with pytest.raises(RuntimeError, match="same type"):
+        roi_align(_features(), _rois().double(), 7, 0.25)
 
 
 def test_parts_are_joined(monkeypatch):

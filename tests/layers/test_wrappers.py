@@ -122,7 +122,12 @@ def test_fixed_norm_is_folded_anew_each_time():
     conv.norm.weight.data.fill_(3.0)  # an edit that leaves no trace
     conv.weight.data.fill_(2.0)
     assert conv(image).unique().item() == pytest.approx(6)
-    assert conv(image.bfloat16().float()).dtype == torch.float32
+
+
+def test_folding_keeps_the_type_of_the_weights():
+    conv = Conv2d(1, 1, 1, norm=FrozenBatchNorm2d(1)).bfloat16()
+    conv.norm.float()
+    assert conv(torch.ones(1, 1, 4, 4).bfloat16()).dtype == torch.bfloat16
 
 
 def test_watched_norm_is_called():
@@ -130,6 +135,48 @@ def test_watched_norm_is_called():
     conv.norm.register_forward_hook(lambda module, args, out: seen.append(out))
     out = conv(torch.ones(1, 1, 4, 4))
     torch.testing.assert_close(seen[0], out)
+
+
+def _watch_everywhere(norm, hook):
+    return nn.modules.module.register_module_forward_hook(
+        lambda module, *args: hook() if module is norm else None
+    )
+
+
+@pytest.mark.parametrize(
+    "watch",
+    [
+        lambda norm, hook: norm.register_forward_pre_hook(lambda *args: hook()),
+        lambda norm, hook: norm.register_full_backward_hook(lambda *args: hook()),
+        _watch_everywhere,
+    ],
+)
+def test_every_kind_of_watching_keeps_the_norm(watch):
+    conv, seen = Conv2d(1, 1, 1, norm=FrozenBatchNorm2d(1)), []
+    handle = watch(conv.norm, lambda: seen.append(1))
+    try:
+        conv(torch.ones(1, 1, 4, 4, requires_grad=True)).sum().backward()
+    finally:
+        handle.remove()
+    assert seen == [1]
+
+
+class _ShiftedNorm(FrozenBatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) + 100
+
+
+def test_norm_with_a_forward_of_its_own_is_called():
+    conv = Conv2d(1, 1, 1, bias=False, norm=_ShiftedNorm(1))
+    assert conv(torch.zeros(1, 1, 4, 4)).unique().item() == 100
+    conv = Conv2d(1, 1, 1, bias=False, norm=FrozenBatchNorm2d(1))
+    conv.norm.forward = lambda x: x + 5
+    assert conv(torch.zeros(1, 1, 4, 4)).unique().item() == 5
+
+
+def test_norm_without_statistics_is_not_folded():
+    conv = Conv2d(1, 1, 1, norm=nn.BatchNorm2d(1, track_running_stats=False)).eval()
+    assert conv(torch.randn(2, 1, 8, 8)).mean().item() == pytest.approx(0, abs=1e-5)
 
 
 def test_norm_in_training_is_not_folded():

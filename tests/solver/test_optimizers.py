@@ -422,3 +422,15 @@ def test_no_clipping_unless_enabled():
 def test_unknown_clip_type():
     with pytest.raises(InputError, match="allowed are 'value', 'norm'"):
         maybe_add_gradient_clipping(cfg_with(*CLIP, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "x"), torch.optim.SGD)
+
+
+def test_parameters_with_gaps_in_memory_are_stepped_as_torch_does():
+    """A fused step would go through what lies between their elements."""
+    for value in (torch.randn(8, 4)[:, :2], torch.randn(8)[::2], torch.zeros(1, 3).expand(2, 3)):
+        model = nn.Module()
+        model.weight = nn.Parameter(value)
+        optimizer = build_optimizer(get_cfg(), model)
+        assert optimizer.defaults["fused"] is None
+    for value in (torch.randn(8, 4).T, torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)):
+        model.weight = nn.Parameter(value)
+        assert build_optimizer(get_cfg(), model).defaults["fused"]

@@ -45,6 +45,7 @@ class BasicBlock(CNNBlockBase):
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
         residual = self.conv2(F.relu_(self.conv1(x)))
         shortcut = x if self.shortcut is None else self.shortcut(x)
+        # In place, here and below: of the largest maps there are, one fewer to allocate.
         return F.relu_(residual.add_(shortcut))
 
 

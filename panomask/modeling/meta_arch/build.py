@@ -41,7 +41,9 @@ def build_model(cfg: CfgNode) -> nn.Module:
         )
     model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     if cfg.MODEL.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     model.to(device)
     if cfg.MODEL.COMPILE:
         compile_networks(model)
@@ -56,6 +58,6 @@ def compile_networks(model: nn.Module) -> None:
         for part in parts:
             if attribute in COMPILED:
                 part.compile(dynamic=True)
-            elif attribute in COMPILED_LAYERS and hasattr(part, "layers"):
+            elif attribute in COMPILED_LAYERS and callable(layers := getattr(type(part), "layers", None)):
                 # A method, not a function: a copy of the head must run its own weights.
-                part.layers = MethodType(torch.compile(type(part).layers, dynamic=True), part)  # type: ignore
+                part.layers = MethodType(torch.compile(layers, dynamic=True), part)  # type: ignore

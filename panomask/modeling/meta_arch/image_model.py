@@ -55,13 +55,14 @@ class ImageModel(nn.Module):
         Nothing waits for the copy of what lies in pinned memory, as the loaders' batches do where there is a
         GPU: the device makes it while it is still at work on the last step.
         """
-        if isinstance(value, Instances):
+        if type(value) is Instances:
             moved = Instances(value.image_size)
             for name, field in value.get_fields().items():
                 moved.set(name, self._move(field))
             return moved
-        if isinstance(value, torch.Tensor | Boxes | BitMasks | Keypoints):
+        if self.device.type != "cpu" and type(value) in (torch.Tensor, Boxes, BitMasks, Keypoints):
             return value.to(self.device, non_blocking=True)
+        # To the CPU it must be waited for; and structures of users take a device alone.
         return value.to(self.device) if hasattr(value, "to") else value
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:

@@ -62,6 +62,11 @@ def find_top_rpn_proposals(
         keep = keep[:post_nms_topk]
         chosen.append((image_boxes[keep], image_logits[keep]))
         num_valid.append((image_logits[keep] > -math.inf).sum())
+    if torch.jit.is_tracing():  # a count would become a constant of the graph
+        return [
+            _as_instances(size, found, scores, scores > -math.inf)
+            for size, (found, scores) in zip(image_sizes, chosen, strict=True)
+        ]
     # What the host must know comes to it together, after NMS, which waits for the device anyway.
     *counts, all_finite = torch.stack([*num_valid, is_finite.all().long()]).tolist()
     if training and not all_finite:
@@ -70,9 +75,15 @@ def find_top_rpn_proposals(
             " a longer SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True may help"
         )
     return [
-        Instances(size, proposal_boxes=Boxes(found[:count]), objectness_logits=scores[:count])
+        _as_instances(size, found, scores, slice(count))
         for size, (found, scores), count in zip(image_sizes, chosen, counts, strict=True)
     ]
+
+
+def _as_instances(
+    image_size: tuple[int, int], boxes: torch.Tensor, logits: torch.Tensor, keep: slice | torch.Tensor
+) -> Instances:
+    return Instances(image_size, proposal_boxes=Boxes(boxes[keep]), objectness_logits=logits[keep])
 
 
 def _choose_proposals(

@@ -15,7 +15,14 @@ from torch import nn
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
-from panomask.layers import ShapeSpec, batched_nms, cat, cross_entropy, nonzero_tuple
+from panomask.layers import (
+    ShapeSpec,
+    at_least_float32,
+    batched_nms,
+    cat,
+    cross_entropy,
+    nonzero_tuple,
+)
 from panomask.modeling.box_regression import (
     Box2BoxTransform,
     BoxCoding,
@@ -376,7 +383,7 @@ class FastRCNNOutputLayers(nn.Module):
         self, predictions: tuple[torch.Tensor, torch.Tensor], proposals: Sequence[Instances]
     ) -> list[torch.Tensor]:
         """Class probabilities (Ri, K + 1) of each image's RoIs; the last is of background, or unused."""
-        logits = predictions[0]
+        logits = at_least_float32(predictions[0])
         probs = logits.sigmoid() if self.use_sigmoid_ce else logits.softmax(dim=-1)
         return list(probs.split([len(x) for x in proposals]))
 

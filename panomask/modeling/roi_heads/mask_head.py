@@ -15,7 +15,15 @@ from torch import nn
 from panomask.config import CfgNode, configurable
 from panomask.errors import InputError
 from panomask.event_storage import get_event_storage
-from panomask.layers import Conv2d, ConvTranspose2d, ShapeSpec, cat, conv3x3_relu, msra_fill
+from panomask.layers import (
+    Conv2d,
+    ConvTranspose2d,
+    ShapeSpec,
+    at_least_float32,
+    cat,
+    conv3x3_relu,
+    msra_fill,
+)
 from panomask.registry import ROI_MASK_HEAD_REGISTRY
 from panomask.structures import Instances
 
@@ -74,7 +82,8 @@ def mask_rcnn_inference(pred_mask_logits: torch.Tensor, pred_instances: Sequence
     if not pred_instances:
         return
     classes = cat([x.pred_classes for x in pred_instances])
-    scores = select_class(pred_mask_logits, classes).sigmoid()[:, None]  # (R, 1, Hm, Wm)
+    logits = at_least_float32(select_class(pred_mask_logits, classes))
+    scores = logits.sigmoid()[:, None]  # (R, 1, Hm, Wm)
     for instances, masks in zip(pred_instances, scores.split([len(x) for x in pred_instances]), strict=True):
         instances.pred_masks = masks
 

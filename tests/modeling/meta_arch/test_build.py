@@ -7,6 +7,7 @@ import torch
 
 from panomask.errors import InputError
 from panomask.modeling import GeneralizedRCNN, ProposalNetwork, build_model
+from panomask.registry import META_ARCH_REGISTRY
 
 
 def test_architecture_and_device(tiny_cfg):
@@ -59,6 +60,24 @@ def test_memory_format(tiny_cfg):
     torch.testing.assert_close(_tensors(model, _batch()), _tensors(plain, _batch()), atol=1e-4, rtol=1e-4)
 
 
+def test_memory_format_of_convolutions_alone(tiny_cfg):
+    """Other weights, such as those of three-dimensional convolutions, are left as they are."""
+
+    class WithMore(GeneralizedRCNN):
+        def __init__(self, cfg):
+            super().__init__(cfg)
+            self.volume = torch.nn.Conv3d(2, 2, 3)
+            self.table = torch.nn.Parameter(torch.zeros(2, 3, 4, 5))
+
+    META_ARCH_REGISTRY.register(WithMore)
+    try:
+        model = build_model(tiny_cfg("MODEL.META_ARCHITECTURE", "WithMore"))
+    finally:
+        del META_ARCH_REGISTRY._obj_map["WithMore"]
+    assert model.table.is_contiguous()
+    assert model.backbone.fpn_output2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.slow
 def test_compiled(tiny_cfg):
     """The same numbers, and no new graph for images of other shapes.
@@ -79,3 +98,12 @@ def test_compiled(tiny_cfg):
     changed.load_state_dict({name: 0 * value for name, value in plain.state_dict().items()})
     assert not changed.roi_heads.mask_head.layers(torch.ones(2, 16, 14, 14)).any()
     assert compiled.roi_heads.mask_head.layers(torch.ones(2, 16, 14, 14)).any()
+
+
+def test_scores_are_in_float32_whatever_the_network_computes_in(tiny_cfg):
+    model = build_model(tiny_cfg("MODEL.MASK_ON", True, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.inference(_batch(), do_postprocess=False)[0]
+    assert len(found) > 0
+    for values in (found.scores, found.pred_boxes.tensor, found.pred_masks):
+        assert values.dtype == torch.float32

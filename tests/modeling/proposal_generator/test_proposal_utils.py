@@ -100,3 +100,24 @@ def test_ground_truth_is_appended():
         torch.testing.assert_close(result.objectness_logits, torch.tensor([0.5, logit, logit]))
     (result,) = add_ground_truth_to_proposals([targets[:0]], [proposals])
     assert len(result) == 1
+
+
+def test_a_box_that_is_no_number_does_not_end_suppression():
+    """Categories are moved apart by the largest coordinate, which it must not be."""
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10.5], [math.nan] * 4]])
+    (found,) = find_top_rpn_proposals(
+        [boxes], [torch.tensor([[1.0, 0.5, 2]])], [(40, 40)], 0.5, 9, 9, 0.0, False
+    )
+    assert found.objectness_logits.tolist() == [1.0]
+
+
+def test_a_traced_graph_counts_anew():
+    def logits(boxes):
+        sizes = torch.zeros(1, boxes.shape[1])
+        (found,) = find_top_rpn_proposals([boxes], [sizes], [(40, 40)], 0.5, 9, 9, 0.0, False)
+        return found.objectness_logits
+
+    apart = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30]]])
+    graph = torch.jit.trace(logits, apart, check_trace=False)
+    assert len(graph(apart)) == 2
+    assert len(graph(torch.zeros(1, 2, 4) + torch.tensor([0.0, 0, 9, 9]))) == 1
