@@ -141,7 +141,7 @@ def _annotations(mapper: DatasetMapper, records: list[Record], resize: T.ResizeT
         return sample
 
     def reference(record: Record) -> Sample:
-        sample = copy.deepcopy(record)
+        sample = dict(record)  # `usual_instances` leaves them as they are, too
         sample["instances"] = usual_instances(sample.pop("annotations"), size, new_size, is_mirrored=True)
         return sample
 

@@ -36,7 +36,8 @@ def transform_image_annotations(
 
     Args:
         annotations: as `transform_instance_annotations` takes them, crowds excluded. They stay as they are.
-        transforms: what was applied to the image.
+        transforms: what was applied to the image. Each gets the boxes of all objects in one call, and so the
+            points of all polygons and all keypoints: what it makes of one must not depend on the others.
         image_size: (height, width) after the transforms; boxes are clipped to it.
         keypoint_hflip_indices: see `create_keypoint_hflip_indices`.
         mask_format: see `annotations_to_instances`.
@@ -84,7 +85,8 @@ def transform_rings(objects: Sequence[Rings], transforms: T.Transform) -> list[R
     """
     objects = list(objects)
     for step in transforms.transforms if isinstance(transforms, T.TransformList) else [transforms]:
-        if type(step).apply_polygons is not _POINT_BY_POINT:
+        # Asked of the object, not of its class: it may have a method of its own.
+        if getattr(step.apply_polygons, "__func__", None) is not _POINT_BY_POINT:
             objects = [step.apply_polygons(rings) for rings in objects]
         elif flat := list(itertools.chain.from_iterable(objects)):
             points = step.apply_coords(np.concatenate(flat))

@@ -30,6 +30,7 @@ _UPRIGHT = {  # Exif 2.3, table 6: what the camera did is undone by
 _RGB_TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
 _YUV_TO_RGB = np.linalg.inv(_RGB_TO_YUV)
 
+_MAX_OPENCV_CHANNELS = 128
 _EIGHT_BIT_FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")
 
 
@@ -103,15 +104,22 @@ def image_to_tensor(image: np.ndarray) -> torch.Tensor:
 
     Done by OpenCV, because numpy copies mirrored rows byte by byte, at ten times the cost, and torch starts
     threads, for which a forked process that has not limited them would wait for ever.
+
+    Raises:
+        InputError: an array that has not three axes.
     """
-    if image.dtype != np.uint8:
+    if image.ndim != 3:
+        raise InputError(
+            f"an image of shape {image.shape} suits no model; (height, width, channels) is needed:"
+            " give a grey image one channel, as format 'L' reads it"
+        )
+    if image.dtype != np.uint8 or image.size == 0 or image.shape[2] > _MAX_OPENCV_CHANNELS:
         return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
     axes = tuple(axis for axis, stride in enumerate(image.strides) if stride < 0)
     stored = np.flip(image, axes)  # as it lies in memory
     upside_down, mirrored, backwards = (axis in axes for axis in range(3))
     if upside_down or mirrored:
         stored = cv2.flip(stored, -1 if upside_down and mirrored else int(mirrored))
-        stored = stored.reshape(image.shape)  # one channel, which OpenCV drops
     planes = np.empty((image.shape[2], *image.shape[:2]), dtype=np.uint8)
     written = cv2.split(stored, list(planes[::-1] if backwards else planes))
     assert np.may_share_memory(written[0], planes), "cv2.split has not filled the arrays it was given"

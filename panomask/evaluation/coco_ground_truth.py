@@ -7,6 +7,7 @@ pycocotools defines the numbers; its `COCO` object is built here without printin
 import copy
 import io
 import logging
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from os import PathLike
 from typing import Any
@@ -44,10 +45,11 @@ def load_ground_truth(source: JsonSource | dict[str, Any] | COCO) -> COCO:
         raise InputError(
             f"{name}: not a COCO annotation file; it needs a dict with 'images' and 'categories'"
         )
-    dataset = {**content, **{key: _checked_ids(content[key], name, kind) for key, kind in LISTS.items()}}
+    dataset = {**content, **{key: _checked_ids(content[key], name, key) for key in LISTS}}
     if "annotations" in content:
         images = {image["id"]: image for image in dataset["images"]}
-        dataset["annotations"] = [_with_rle(entry, images, name) for entry in content["annotations"]]
+        annotations = _checked_list(content["annotations"], name, "annotations")
+        dataset["annotations"] = [_with_rle(entry, images, name) for entry in annotations]
         _measure(dataset["annotations"], f"{name}: annotation")
         _number_annotations(dataset["annotations"])
     return index_silently(dataset)
@@ -105,7 +107,8 @@ def _checked(entry: Any, name: str, kind: str, *keys: str) -> dict[str, Any]:
     """The entry, a dict with these keys, of which those ending in "id" are numbers or texts."""
     try:
         for key in keys:
-            if not isinstance(entry[key], ID_TYPES) and key.endswith("id"):
+            is_id = isinstance(entry[key], ID_TYPES) and entry[key] == entry[key]  # not NaN
+            if not is_id and key.endswith("id"):
                 raise InputError(
                     f"{name}: {kind} {entry!s:.80}: {key!r} is {entry[key]!s:.60};"
                     " a number or a text is needed"
@@ -116,9 +119,16 @@ def _checked(entry: Any, name: str, kind: str, *keys: str) -> dict[str, Any]:
     return entry
 
 
-def _checked_ids(entries: Any, name: str, kind: str) -> list[dict[str, Any]]:
+def _checked_list(entries: Any, name: str, key: str) -> Sequence[Any]:
+    if not isinstance(entries, list | tuple):
+        raise InputError(f"{name}: {key!r} is {entries!s:.60}; a list is needed")
+    return entries
+
+
+def _checked_ids(entries: Any, name: str, key: str) -> list[dict[str, Any]]:
     """Images or categories, whose ids are all numbers or all texts: they are sorted."""
-    checked = [_checked(entry, name, kind, "id") for entry in entries]
+    kind = LISTS[key]
+    checked = [_checked(entry, name, kind, "id") for entry in _checked_list(entries, name, key)]
     if len({isinstance(entry["id"], str) for entry in checked}) > 1:
         raise InputError(
             f"{name}: the ids of some of its {kind} entries are texts, of others numbers; take one kind"
@@ -135,7 +145,7 @@ def _with_rle(entry: Any, images: dict[Any, dict[str, Any]], name: str) -> dict[
     except ValueError as error:
         raise InputError(f"{name}: annotation {annotation.get('id')}: {error}") from error
     annotation["segmentation"] = rle
-    if not annotation.get("bbox") and rle is None:
+    if not _has_numbers(annotation.get("bbox")) and rle is None:
         raise InputError(f"{name}: annotation {annotation.get('id')} has neither 'bbox' nor a mask")
     return annotation
 
@@ -151,7 +161,7 @@ def _measure(annotations: list[dict[str, Any]], where: str) -> None:
     if len(unreadable):
         id_ = masked[unreadable[0]].get("id")
         raise InputError(f"{where} {id_}: the text of its RLE ('counts') is broken; write the file again")
-    without_box = [annotation for annotation in masked if not annotation.get("bbox")]
+    without_box = [annotation for annotation in masked if not _has_numbers(annotation.get("bbox"))]
     boxes = rle_boxes([annotation["segmentation"] for annotation in without_box])
     for annotation, box in zip(without_box, boxes.tolist(), strict=True):
         annotation["bbox"] = box
@@ -162,6 +172,11 @@ def _measure(annotations: list[dict[str, Any]], where: str) -> None:
     for annotation in annotations:
         if annotation.get("area") is None:
             annotation["area"] = _box_area(annotation["bbox"], where, annotation.get("id"))
+
+
+def _has_numbers(box: Any) -> bool:
+    """Whether there is a box: neither None nor empty. Results in memory may hold arrays."""
+    return box.size > 0 if isinstance(box, np.ndarray) else bool(box)
 
 
 def _box_area(box: Any, where: str, id_: Any) -> float:
@@ -192,10 +207,13 @@ def _detection(
             f"{name}: entry {number} is of image {detection['image_id']!r}, which the ground truth does not"
             " have; give the predictions of this data set"
         )
+    if not _is_number(detection["score"]):
+        raise InputError(f"{name}: entry {number}: 'score' is {detection['score']!s:.60}; a number is needed")
     box, rle = detection.get("bbox"), None
-    if iou_type == "keypoints" and not box and not detection.get("segmentation"):
+    box = box if _has_numbers(box) else None
+    if iou_type == "keypoints" and box is None and not detection.get("segmentation"):
         box = _box_of_keypoints(detection.get("keypoints"), number, name)
-    if iou_type == "segm" or not box:
+    if iou_type == "segm" or box is None:
         try:
             rle = to_rle(detection.get("segmentation"), image.get("height"), image.get("width"))
         except ValueError as error:
@@ -203,10 +221,15 @@ def _detection(
         if rle is None:
             needed = "'segmentation'" if iou_type == "segm" else "'bbox'"
             raise InputError(f"{name}: entry {number} lacks {needed}, which {iou_type!r} scores need")
-    by_mask = rle is not None and (use_mask_area or not box)
+    by_mask = rle is not None and (use_mask_area or box is None)
     detection["area"] = None if by_mask else _box_area(box, f"{name}: entry", number)
     detection |= {"bbox": box, "segmentation": rle, "id": number, "iscrowd": 0}
     return detection
+
+
+def _is_number(value: Any) -> bool:
+    """Also an array's or a tensor's single one; texts have no `__float__`."""
+    return hasattr(value, "__float__") and not getattr(value, "ndim", 0)
 
 
 def _box_of_keypoints(keypoints: Any, number: int, name: str) -> list[float]:

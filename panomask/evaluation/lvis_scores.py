@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 
 from panomask.errors import InputError
 from panomask.evaluation.coco_ground_truth import (
+    ID_TYPES,
     JsonSource,
     has_masks,
     index_silently,
@@ -75,14 +76,21 @@ def evaluate_lvis_json(
 
 
 def _check_federated(truth: COCO) -> None:
+    keys = ("neg_category_ids", "not_exhaustive_category_ids")
     for image in truth.dataset["images"]:
-        keys = ("neg_category_ids", "not_exhaustive_category_ids")
         missing = [key for key in keys if not isinstance(image.get(key), list)]
         if missing:
             raise InputError(
                 f"the ground truth is no LVIS file: image {image.get('id')!r} has no"
                 f" list {' and no list '.join(missing)}; score it by COCO's rules (evaluator_type 'coco')"
             )
+        for key in keys:
+            wrong = [id_ for id_ in image[key] if not isinstance(id_, ID_TYPES)]
+            if wrong:
+                raise InputError(
+                    f"the ground truth: image {image['id']!r}: {key!r} holds {wrong[0]!s:.60}; numbers or"
+                    " texts, ids of categories, are needed"
+                )
 
 
 def _best_of_each_image(detections: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:

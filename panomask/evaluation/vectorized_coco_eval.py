@@ -16,6 +16,8 @@ from panomask.evaluation.coco_matching import Detections, Matches, Objects, Over
 from panomask.evaluation.coco_overlaps import BoxOverlaps, KeypointOverlaps, MaskOverlaps, Masks
 
 Annotations = list[dict[str, Any]]
+FIXED = ("imgIds", "catIds", "useCats", "iouThrs", "areaRng")
+"""Parameters that say what `evaluate` matches."""
 TRUTH, RESULTS = "the ground truth: annotation", "the results: entry"
 
 
@@ -33,8 +35,10 @@ class VectorizedCOCOeval(COCOeval):
     """Takes pycocotools' place: construct, set `params`, `evaluate()`, `accumulate()`, `summarize()`.
 
     Silent until `summarize`. `eval` and `stats` are filled as pycocotools fills them; its records of single
-    images, `evalImgs`, are not made. Two things differ, both where pycocotools goes wrong: a match with an
-    annotation whose id is 0 counts, and a box of NaN matches nothing (there: everything).
+    images, `evalImgs`, are not made. What differs is where pycocotools goes wrong: a match with an annotation
+    whose id is 0 counts; a box of NaN or infinity matches nothing (there: everything, or others that are);
+    keypoints are found with `useCats` 0 too (there: never); and parameters changed between `evaluate` and
+    `accumulate` are refused where they would need other matches.
     """
 
     def evaluate(self) -> None:
@@ -43,7 +47,8 @@ class VectorizedCOCOeval(COCOeval):
         if params.useSegm is not None:  # deprecated, but pycocotools still obeys it
             params.iouType = "segm" if params.useSegm == 1 else "bbox"
         params.imgIds = sorted(set(params.imgIds))
-        params.catIds = sorted(set(params.catIds))
+        if params.useCats:  # else their order decides about equal scores
+            params.catIds = sorted(set(params.catIds))
         params.maxDets = sorted(params.maxDets)
         self._paramsEval = copy.deepcopy(params)
         self.scene = self._scene()
@@ -54,9 +59,13 @@ class VectorizedCOCOeval(COCOeval):
 
         Args:
             p: nothing: other parameters than those of `evaluate` are not supported.
+
+        Raises:
+            ValueError: parameters on which the matches depend were changed after `evaluate`.
         """
         if p is not None:
             raise ValueError("accumulate() takes no parameters; set `params` before evaluate()")
+        self._require_unchanged()
         params = self.params
         params.catIds = params.catIds if params.useCats else [-1]
         curves = precision_recall(
@@ -77,6 +86,13 @@ class VectorizedCOCOeval(COCOeval):
             "recall": curves.recall,
             "scores": curves.scores,
         }
+
+    def _require_unchanged(self) -> None:
+        for name in FIXED:
+            if name == "catIds" and not self._paramsEval.useCats:
+                continue  # they are not asked for any more, and `accumulate` itself writes [-1]
+            if not np.array_equal(getattr(self.params, name), getattr(self._paramsEval, name)):
+                raise ValueError(f"params.{name} was changed after evaluate(); call evaluate() again")
 
     def _area_ranges(self) -> np.ndarray:
         return np.asarray(self._paramsEval.areaRng, np.float64).reshape(-1, 2)

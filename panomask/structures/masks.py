@@ -169,6 +169,8 @@ class PolygonMasks:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        if isinstance(state["polygons"], list):  # from a file of before they were packed
+            return
         coordinates, ring_lengths, num_rings = state["polygons"]
         rings = iter(np.split(coordinates, ring_lengths.cumsum()[:-1]))
         self.polygons = [list(itertools.islice(rings, count)) for count in num_rings.tolist()]

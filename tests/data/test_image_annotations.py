@@ -32,6 +32,11 @@ class FirstRings(T.HFlipTransform):
         return [self.apply_coords(polygon)[::-1] for polygon in polygons[:1]]
 
 
+def _with_method_of_its_own(transform):
+    transform.apply_polygons = lambda polygons: [polygon + 1 for polygon in polygons[:1]]
+    return transform
+
+
 TRANSFORMS = {
     "none": lambda: T.NoOpTransform(),
     "empty list": lambda: T.TransformList([]),
@@ -48,6 +53,8 @@ TRANSFORMS = {
     "empty window": lambda: T.CropTransform(0, 0, 1, 1),
     "extent": lambda: T.ExtentTransform((-5, 3, 70, 50), (60, 80)),
     "own": lambda: T.TransformList([Wave(), FirstRings(80)]),
+    "own, in place": lambda: FirstRings(80),
+    "on the object": lambda: _with_method_of_its_own(T.HFlipTransform(80)),
 }
 
 

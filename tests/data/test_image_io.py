@@ -192,13 +192,24 @@ def test_image_to_tensor_takes_any_view(view, dtype):
     assert image.max() > 0  # memory of its own
 
 
-def _augment_and_say_so(queue):
-    image = np.zeros((800, 1000, 3), np.uint8)
+def test_image_to_tensor_takes_what_opencv_does_not():
+    for shape in ((2, 3, 200), (2, 3, 0), (0, 3, 3), (2, 0, 3)):
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        for view in (image, image[:, ::-1]):
+            np.testing.assert_array_equal(image_to_tensor(view).numpy(), view.transpose(2, 0, 1))
+    with pytest.raises(InputError, match=r"shape \(4, 6\).*format 'L'") as error:
+        image_to_tensor(UPRIGHT[..., 0])
+    _assert_one_line(error)
+
+
+def _augment_and_say_so(queue, channels):
+    image = np.zeros((800, 1000, channels), np.uint8)
     resized = ResizeTransform(800, 1000, 900, 1100).apply_image(image)
     queue.put(image_to_tensor(resized[:, ::-1]).shape)
 
 
-def test_a_forked_process_does_not_wait_for_threads():
+@pytest.mark.parametrize("channels", [3, 5])
+def test_a_forked_process_does_not_wait_for_threads(channels):
     """OpenMP's threads stay behind in the parent; who forks without a loader does not limit torch to one."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -206,10 +217,10 @@ def test_a_forked_process_does_not_wait_for_threads():
         torch.rand(1000, 1000).add(1).sum()  # starts them
         context = multiprocessing.get_context("fork")
         queue = context.Queue()
-        process = context.Process(target=_augment_and_say_so, args=(queue,))
+        process = context.Process(target=_augment_and_say_so, args=(queue, channels))
         process.start()
         try:
-            assert queue.get(timeout=60) == (3, 900, 1100)
+            assert queue.get(timeout=60) == (channels, 900, 1100)
         finally:
             process.kill()
             process.join()

@@ -98,6 +98,10 @@ def test_the_callers_content_is_not_changed_and_nothing_is_printed(tmp_path, cap
         (json.dumps({"images": [{}], "categories": []}), "lacks 'id'"),
         (json.dumps(_file({"bbox": [0, 0, 1, 1], "category_id": 5}, {})), "neither 'bbox' nor a mask"),
         (json.dumps({**_file(), "annotations": [{"image_id": "a"}]}), "lacks 'category_id'"),
+        ('{"images": [], "categories": [{"id": NaN}]}', "'id' is nan; a number or a text is needed"),
+        (json.dumps({"images": 5, "categories": []}), "'images' is 5; a list is needed"),
+        (json.dumps({"images": [], "categories": {"1": "a"}}), "'categories' is .*; a list is needed"),
+        (json.dumps({**_file(), "annotations": None}), "'annotations' is None; a list is needed"),
         (
             json.dumps({"images": [{"id": [1]}], "categories": []}),
             "'id' is .1.; a number or a text is needed",
@@ -138,6 +142,17 @@ def test_annotations_without_mask_are_left_out_of_mask_scores(caplog):
     assert "1 annotations have no mask" in caplog.text
 
 
+def test_boxes_may_be_arrays_in_memory():
+    truth = load_ground_truth(_file({"bbox": np.array([1, 1, 3, 4])}, {"bbox": [], "segmentation": [SQUARE]}))
+    assert [annotation["area"] for annotation in truth.anns.values()] == [12, 24]
+    entries = [_result(bbox=np.array([0.0, 0, 2, 3])), _result(bbox=np.zeros(0), segmentation=[SQUARE])]
+    for iou_type in ("bbox", "keypoints"):
+        found = load_results(truth, entries, iou_type).anns
+        assert [found[i]["area"] for i in (1, 2)] == [6, 24]
+    entries[0]["segmentation"] = [SQUARE]
+    assert load_results(truth, entries, "segm").anns[1]["area"] == 6
+
+
 def _result(**entry) -> dict:
     return {"image_id": "a", "category_id": 5, "score": 0.5, **entry}
 
@@ -163,6 +178,8 @@ def test_results_measure_area_by_box_or_mask():
         ({"not": "a list"}, "bbox", "a list of detections"),
         ([_result(bbox=[0, 0, 1, 1], image_id="b")], "bbox", "entry 1 is of image 'b'"),
         ([{"image_id": "a", "category_id": 5, "bbox": [0, 0, 1, 1]}], "bbox", "lacks 'score'"),
+        ([_result(bbox=[0, 0, 1, 1], score="1")], "bbox", "entry 1: 'score' is 1; a number is needed"),
+        ([_result(bbox=[0, 0, 1, 1], score=None)], "bbox", "entry 1: 'score' is None; a number is needed"),
         ([_result(bbox=[0, 0, 1, 1])], "segm", "entry 1 lacks 'segmentation'"),
         ([_result()], "bbox", "entry 1 lacks 'bbox'"),
         ([_result(bbox=[1, 2])], "bbox", "entry 1: 'bbox' is .1, 2.; four numbers"),

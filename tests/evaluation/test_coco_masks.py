@@ -55,12 +55,22 @@ def test_by_hand():
         "13/": False,
         "13\u00e9": False,
         "13\u4e32": False,
-        "13" + "P" * 9 + "0": False,  # a number of ten characters
+        "13R" + "P" * 5 + "0": True,  # 2 in seven characters
+        "13R" + "P" * 6 + "0": False,  # in eight
+        "13R" + "P" * 9 + "0": False,
     }
     rles = [{"size": [2, 3], "counts": text} for text in texts]
     assert fill_their_images(rles).tolist() == list(texts.values())
     broken = {"", "13R", "13p", "13/", "13\u00e9", "13\u4e32"}
     assert are_readable(rles).tolist() == [text not in broken for text in texts]
+
+
+def test_runs_that_are_right_in_sum_alone():
+    """100 pixels as 150 and 50 less, with and without a run of 0 before them."""
+    rles = [{"size": [10, 10], "counts": text} for text in ("f4^N", "0f4^N")]
+    assert [_runs(rle["counts"].encode()) for rle in rles] == [[150, -50], [0, 150, -50]]
+    assert fill_their_images(rles).tolist() == [False, False]
+    assert are_readable(rles).all()
 
 
 def _random_masks(count: int) -> list[np.ndarray]:

@@ -62,7 +62,9 @@ def test_thresholds_and_area_ranges_are_matched_on_their_own():
 
 
 def test_a_full_overlap_reaches_a_threshold_of_one_and_nan_none():
-    assert _match([[1.0]], _objects([0]), thresholds=(1.0,)).is_matched.all()
+    for overlap in (1.0, 1 - 1e-12):  # it may be rounded
+        assert _match([[overlap]], _objects([0]), thresholds=(1.0,)).is_matched.tolist() == [[[True]]]
+    assert len(_match([[1 - 1e-9]], _objects([0]), thresholds=(1.0,)).detection) == 0
     assert len(_match([[float("nan")]], _objects([0]), thresholds=(0.0,)).detection) == 0
 
 

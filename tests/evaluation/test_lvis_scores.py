@@ -155,8 +155,16 @@ def test_other_files_are_refused():
         score(plain, [], [])
     with pytest.raises(InputError, match="image 1 has no list neg_category_ids; score"):
         score([image(1) | {"neg_category_ids": None}], [], [])
+    with pytest.raises(
+        InputError, match=r"image 1: 'not_exhaustive_category_ids' holds .2.; numbers or texts"
+    ):
+        score([image(1, negative=[1], not_exhaustive=[1, [2]])], [], [])
     with pytest.raises(InputError, match="iou_type 'keypoints'"):
         score([image(1)], [], [], iou_type="keypoints")
+    for wrong in ("0.9", None, [0.5]):
+        found = [detection(1, 1, BOX, 0.5), detection(1, 1, BOX, wrong)]
+        with pytest.raises(InputError, match=r"entry 2: 'score' is .*; a number is needed"):
+            score([image(1)], [obj(1, 1, 1, BOX)], found)
     without_mask = [{k: v for k, v in obj(1, 1, 1, BOX).items() if k != "segmentation"}]
     with pytest.raises(InputError, match="no masks"):
         score([image(1)], without_mask, [], iou_type="segm")

@@ -71,6 +71,11 @@ def test_masks_of_numbers(dtype):
     assert encode_masks(masks.to(torch.uint8) * 255) == encode_masks(masks)
 
 
+def test_the_integer_part_of_a_number_decides():
+    masks = torch.tensor([[[0.0, 0.4, 0.99], [1.0, 1.5, 255.0]]])
+    assert encode_masks(masks) == encode_masks(masks >= 1)
+
+
 def test_masks_that_do_not_lie_in_a_row_in_memory():
     masks = torch.rand(9, 8, 4, generator=torch.Generator().manual_seed(3)) > 0.6
     _assert_as_usual(masks.permute(2, 1, 0))

@@ -119,6 +119,7 @@ def test_equal_to_pycocotools(iou_type, seed):
     "params",
     [
         {"useCats": 0},
+        {"useCats": 0, "catIds": [9, 3, 5]},
         {"maxDets": [3, 1, 2]},
         {"imgIds": [11, 2, 2, 99]},
         {"imgIds": [4]},
@@ -200,3 +201,60 @@ def test_other_parameters_for_accumulating_are_refused():
     ours = _both(truth, results, "bbox")[1]
     with pytest.raises(ValueError, match="takes no parameters"):
         ours.accumulate(ours.params)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("imgIds", [2, 4]),
+        ("catIds", [5, 9]),
+        ("useCats", 0),
+        ("iouThrs", np.array([0.5])),
+        ("areaRng", [[0, 50]] * 4),
+    ],
+)
+def test_parameters_that_the_matches_depend_on_stay(name, value):
+    ours = _both(*_scene(1), "bbox")[1]
+    setattr(ours.params, name, value)
+    with pytest.raises(ValueError, match=rf"params.{name} was changed after evaluate\(\); call evaluate"):
+        ours.accumulate()
+
+
+@pytest.mark.parametrize("use_cats", [0, 1])
+def test_accumulating_again_with_other_recalls_and_limits(use_cats):
+    changed = {"recThrs": np.array([0.0, 0.5]), "maxDets": [1, 10]}
+    evaluations = _both(*_scene(2), "bbox", useCats=use_cats)
+    for scored in evaluations:
+        scored.params.__dict__.update(changed)
+        with contextlib.redirect_stdout(io.StringIO()):
+            scored.accumulate()
+    theirs, ours = evaluations
+    assert ours.eval["precision"].shape[1::3] == (2, 2)
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(ours.eval[name], theirs.eval[name])
+
+
+def test_without_categories_their_order_decides_about_equal_scores():
+    truth, _ = _scene(1)
+    box = [0.0, 0, 10, 10]
+    truth["annotations"] = [
+        {"id": 1, "image_id": 2, "category_id": 9, "bbox": box, "area": 100, "iscrowd": 0}
+    ]
+    found = {"image_id": 2, "score": 0.5}
+    results = [{**found, "category_id": 9, "bbox": box}, {**found, "category_id": 3, "bbox": [40.0, 0, 9, 9]}]
+    for category_ids, expected in (([9, 3], 1), ([3, 9], 0.5)):
+        theirs, ours = _both(truth, results, "bbox", useCats=0, catIds=category_ids)
+        np.testing.assert_array_equal(ours.eval["precision"], theirs.eval["precision"])
+        assert ours.eval["precision"][0, 0, 0, 0, 2] == pytest.approx(expected)
+
+
+def test_boxes_that_are_not_finite_match_nothing():
+    truth, results = _scene(1)
+    for value in (float("nan"), float("inf")):
+        for entry in [*truth["annotations"], *results]:
+            entry["bbox"] = [0.0, 0.0, value, value]
+        for result in results:
+            result["area"] = 1.0
+        with np.errstate(invalid="ignore"):
+            scores = evaluate_coco_json(truth, results, "bbox")
+        assert scores["AP"] == 0

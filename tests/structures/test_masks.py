@@ -229,6 +229,13 @@ def test_polygons_travel_whole(objects, copy_of):
     assert [[ring.tolist() for ring in rings] for rings in masks] == objects  # memory of its own
 
 
+def test_polygons_pickled_as_lists_are_read():
+    """As in files of before rings were packed."""
+    masks = PolygonMasks.__new__(PolygonMasks)
+    masks.__setstate__({"polygons": [[np.array(TRIANGLE)], []]})
+    assert [[ring.tolist() for ring in rings] for rings in masks] == [[TRIANGLE], []]
+
+
 def test_many_rings_travel_as_few_bytes():
     """Eight for a coordinate, a ring and an object, not an array of its own for each ring."""
     rings = [[np.arange(6.0)]] * 1000

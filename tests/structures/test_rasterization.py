@@ -40,8 +40,16 @@ def test_drawing_leaves_what_is_there():
     mask = np.eye(8, dtype=bool)
     draw_polygons(mask, [SQUARE])
     np.testing.assert_array_equal(mask, np.eye(8, dtype=bool) | polygons_to_bitmask([SQUARE], 8, 8))
-    draw_polygons(mask, [SQUARE + 100])
+    draw_polygons(mask, [SQUARE + 100])  # outside
     assert mask.sum() == (np.eye(8, dtype=bool) | polygons_to_bitmask([SQUARE], 8, 8)).sum()
+
+
+def test_drawing_leaves_what_is_there_beside_the_object_in_its_box():
+    triangle = np.array([1, 1, 7, 1, 1, 7], float)
+    mask, full = np.ones((8, 8), dtype=bool), np.ones((8, 8), dtype=bool)
+    assert not polygons_to_bitmask([triangle], 8, 8)[6, 6]
+    draw_polygons(mask, [triangle])
+    np.testing.assert_array_equal(mask, full)
 
 
 def test_inside_its_own_box_a_rectangle_is_full():

@@ -49,8 +49,11 @@ class Augmentation:
     def _input_names(self) -> tuple[str, ...]:
         if self.input_args is not None:
             return self.input_args
-        names = _positional_parameters(getattr(self.get_transform, "__func__", self.get_transform))
-        names = names[1:] if hasattr(self.get_transform, "__func__") else names  # without self
+        function = getattr(self.get_transform, "__func__", None)
+        if function is None:  # any callable, which need not be hashable, set on the object
+            names = _positional_parameters.__wrapped__(self.get_transform)
+        else:
+            names = _positional_parameters(function)[1:]  # without self
         return names if len(names) > 1 else ("image",)
 
     def _read(self, aug_input: "AugInput", name: str) -> Any:

@@ -83,6 +83,19 @@ def _clip_half_plane(ring: np.ndarray, *, axis: int, limit: float, sign: int) ->
     return points[np.stack([is_crossing, is_inside], axis=1)]
 
 
+def _is_for_torch(img: np.ndarray, new_w: int) -> bool:
+    """Whether torch resizes this uint8 image rightly, and without starting threads.
+
+    Its kernel for AVX and up to four channels works alone. The general one shares the work out to threads,
+    for which a forked process that has not limited them to one would wait for ever, and it reads one channel
+    wrongly where the new width is 1.
+    """
+    is_for_avx = img.ndim == 2 or img.shape[2] <= 4
+    if is_for_avx and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+        return True
+    return torch.get_num_threads() == 1 and new_w > 1
+
+
 def _nearest_pixels(size: int, new_size: int) -> np.ndarray:
     """(new_size,) positions of the pixels that PIL picks.
 
@@ -133,7 +146,7 @@ class ResizeTransform(Transform):
         return cut.take(_nearest_pixels(self.h, self.new_h), axis=0)
 
     def _resize_uint8(self, img: np.ndarray, method: int) -> np.ndarray:
-        if method == Image.Resampling.BILINEAR:
+        if method == Image.Resampling.BILINEAR and _is_for_torch(img, self.new_w):
             return self._resize_bilinear(img)
         resample, size = Image.Resampling(method), (self.new_w, self.new_h)
         if img.ndim == 2 or img.shape[2] == 3:

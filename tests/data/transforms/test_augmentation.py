@@ -51,6 +51,16 @@ def test_every_get_transform_is_asked_for_what_it_names():
     assert replaced(T.AugInput(image, sem_seg=sem_seg)).width == 4
 
 
+def test_get_transform_may_be_a_callable_that_cannot_be_hashed():
+    class Call(list):
+        def __call__(self, image, sem_seg):
+            return T.HFlipTransform(sem_seg.shape[1])
+
+    own = T.Augmentation()
+    own.get_transform = Call()
+    assert own(T.AugInput(np.zeros((4, 6, 3), np.uint8), sem_seg=np.zeros((4, 6)))).width == 6
+
+
 def test_missing_input_names_augmentation_and_field():
     class NeedsDepth(T.Augmentation):
         input_args = ("image", "depth")

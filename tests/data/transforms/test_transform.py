@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from panomask.data import transforms as T
@@ -141,11 +145,53 @@ def test_resize_takes_arrays_that_cannot_be_written():
     image = _image(6, 8)
     expected = T.ResizeTransform(6, 8, 3, 4).apply_image(image)
     image.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        resized = T.ResizeTransform(6, 8, 3, 4).apply_image(image)
+    torch.set_warn_always(True)  # else only the first of such arrays would be warned of
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            resized = T.ResizeTransform(6, 8, 3, 4).apply_image(image)
+    finally:
+        torch.set_warn_always(False)
     np.testing.assert_array_equal(resized, expected)
     resized[:] = 0  # and gives one that can
+
+
+WITHOUT_AVX = """
+import os, signal
+import numpy as np
+import torch
+from PIL import Image
+from panomask.data.transforms.transform import ResizeTransform
+
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+
+def check(shape, size):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    resized = ResizeTransform(*shape[:2], *size).apply_image(image)
+    expected = np.asarray(Image.fromarray(image.squeeze()).resize(size[::-1], Image.Resampling.BILINEAR))
+    assert np.abs(resized.astype(int) - expected.reshape(resized.shape)).max() <= 1
+
+torch.set_num_threads(1)
+check((9, 7, 1), (5, 1))
+check((9, 7), (5, 1))
+check((90, 70, 3), (50, 40))
+torch.set_num_threads(2)
+torch.rand(1000, 1000).add(1).sum()  # starts threads, which a forked process has not
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    check((800, 1000, 3), (900, 1100))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_resize_where_torch_has_no_kernel_for_the_processor():
+    """The general kernel starts threads, and reads one channel wrongly where the new width is 1."""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-c", WITHOUT_AVX]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
 
 
 def test_resize_accepts_flipped_views():
