@@ -12,7 +12,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from panomask.benchmark.comparison import Comparison
-from panomask.errors import InputError
 from panomask.evaluation import evaluate_coco_json
 from panomask.structures.keypoints import COCO_PERSON_KEYPOINT_NAMES
 
@@ -44,9 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     """One row a task; what is drawn for it is let go before the next."""
-    for name in ("box_images", "mask_images", "keypoint_images", "detections", "categories"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; give 1 or more")
     sizes = args.detections, args.categories
     yield _comparison("box AP", "bbox", draw_boxes(args.box_images, *sizes), target=4.0, rounds=2)
     yield _comparison("mask AP", "segm", draw_masks(args.mask_images, *sizes), target=4.0, rounds=3)

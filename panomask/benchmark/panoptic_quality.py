@@ -19,7 +19,6 @@ from PIL import Image
 
 from panomask.benchmark.comparison import Comparison
 from panomask.data import MetadataCatalog
-from panomask.errors import InputError
 from panomask.evaluation import COCOPanopticEvaluator
 from panomask.panoptic_png import write_segment_ids
 
@@ -49,9 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     """The two rows, on one thread; the data set lives as long as they do."""
-    for name in ("images", "height", "width", "segments"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} is {getattr(args, name)}; give 1 or more")
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -3,7 +3,7 @@
 P pairs, N detections, G objects, J keypoints. With a crowd, IoU is the share of the detection that is in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,28 +30,32 @@ class BoxOverlaps:
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks in any of COCO's formats, made compressed RLE when they are asked for.
+    """Masks as compressed RLE.
 
     Args:
-        rle: index -> compressed RLE.
+        rles: of all of them.
         name: index -> what to call it in an error.
     """
 
-    rle: Callable[[int], dict[str, Any]]
+    rles: Sequence[dict[str, Any]]
     name: Callable[[int], str]
 
     def readable(self, indices: np.ndarray) -> list[dict[str, Any]]:
         """Their RLEs; InputError where the text of one is broken."""
-        rles = [self.rle(i) for i in indices.tolist()]
+        rles = self.chosen(indices)
         self._require(are_readable(rles), indices, "the text of its RLE ('counts') is broken")
         return rles
 
     def comparable(self, indices: np.ndarray) -> dict[int, dict[str, Any]]:
         """Index -> RLE; InputError where the runs of one do not fill its image."""
-        rles = {i: self.rle(i) for i in indices.tolist()}
+        rles = dict(zip(indices.tolist(), self.chosen(indices), strict=True))
         reason = "the runs of its RLE are not as many pixels as its 'size' says"
         self._require(fill_their_images(list(rles.values())), indices, reason)
         return rles
+
+    def chosen(self, indices: np.ndarray) -> list[dict[str, Any]]:
+        """Their RLEs, not looked at."""
+        return [self.rles[i] for i in indices.tolist()]
 
     def _require(self, is_right: np.ndarray, indices: np.ndarray, reason: str) -> None:
         if not is_right.all():
@@ -69,8 +73,7 @@ class MaskOverlaps:
         self._masks, self._objects, self._is_crowd, self._at_least = masks, objects, is_crowd, at_least
 
     def __call__(self, detection: np.ndarray, object_: np.ndarray) -> np.ndarray:
-        highest = self._highest(detection, object_)
-        close = np.flatnonzero(highest >= self._at_least)
+        close = self._close(detection, object_)
         close = close[np.argsort(object_[close], kind="stable")]
         masks = self._masks.comparable(np.unique(detection[close]))
         objects = self._objects.comparable(np.unique(object_[close]))
@@ -82,16 +85,17 @@ class MaskOverlaps:
             overlaps[pairs] = mask_util.iou(rles, [objects[partner]], [int(self._is_crowd[partner])])[:, 0]
         return overlaps
 
-    def _highest(self, detection: np.ndarray, object_: np.ndarray) -> np.ndarray:
-        """What IoU cannot exceed, by boxes and areas: (P,)."""
-        measures = []
-        for masks, indices in ((self._masks, detection), (self._objects, object_)):
-            chosen, place = np.unique(indices, return_inverse=True)
-            rles = masks.readable(chosen)
-            measures.append((rle_areas(rles)[place], rle_boxes(rles)[place]))
-        (area, box), (object_area, object_box) = measures
-        common = np.minimum(common_area(box, object_box), np.minimum(area, object_area))
-        return _iou(common, area, object_area, self._is_crowd[object_])
+    def _close(self, detection: np.ndarray, object_: np.ndarray) -> np.ndarray:
+        """Which pairs may reach `at_least`, by their areas and then, as these are known sooner, by their boxes."""
+        area = _measured(detection, lambda i: rle_areas(self._masks.readable(i)))
+        object_area = _measured(object_, lambda i: rle_areas(self._objects.readable(i)))
+        is_crowd, common = self._is_crowd[object_], np.minimum(area, object_area)
+        close = np.flatnonzero(_iou(common, area, object_area, is_crowd) >= self._at_least)
+        box = _measured(detection[close], lambda i: rle_boxes(self._masks.chosen(i)))
+        object_box = _measured(object_[close], lambda i: rle_boxes(self._objects.chosen(i)))
+        common = np.minimum(common[close], common_area(box, object_box))
+        highest = _iou(common, area[close], object_area[close], is_crowd[close])
+        return close[highest >= self._at_least]
 
 
 class KeypointOverlaps:
@@ -127,6 +131,15 @@ class KeypointOverlaps:
         error = squared / (self._areas[object_, None] + np.spacing(1)) / 2
         counts = is_labelled | ~has_labelled[:, None]
         return (np.exp(-error) * counts).sum(axis=1) / counts.sum(axis=1)
+
+
+def _measured(indices: np.ndarray, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What is measured of each index, once if it occurs often."""
+    chosen = np.flatnonzero(np.bincount(indices))  # sorted, each once; np.unique sorts for it
+    measured = measure(chosen)
+    table = np.empty((indices.max(initial=-1) + 1, *measured.shape[1:]))
+    table[chosen] = measured
+    return table[indices]
 
 
 def common_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

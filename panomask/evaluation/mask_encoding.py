@@ -8,7 +8,7 @@ import torch
 
 
 def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
-    """Masks as compressed RLE, the same as pycocotools' `encode` gives, one at a time to spare memory.
+    """Masks as compressed RLE, the same as pycocotools' `encode` gives.
 
     Args:
         masks: (M, H, W) bool, or numbers whose integer part is 0 outside of the object.
@@ -16,22 +16,24 @@ def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
     Returns:
         M dicts `{"size": [H, W], "counts": text}`.
     """
-    rles = []
-    for mask in masks.detach().cpu():
-        is_object = mask if mask.dtype == torch.bool else mask.to(torch.uint8) != 0
-        rles.append(_encode(is_object.numpy()))
-    return rles
+    masks = masks.detach().cpu()
+    if masks.dtype != torch.bool:  # one at a time, to spare memory
+        return [encode_masks(mask[None].to(torch.uint8) != 0)[0] for mask in masks]
+    if masks.numel() == 0:
+        return [_encode(mask, np.zeros(0, dtype=np.int64)) for mask in masks.numpy()]
+    # As the largest byte: on a CPU many times as fast as `any`.
+    has_object = masks.view(torch.uint8).amax(dim=2).numpy()  # (M, H)
+    return [_encode(mask, np.flatnonzero(rows)) for mask, rows in zip(masks.numpy(), has_object, strict=True)]
 
 
-def _encode(mask: np.ndarray) -> dict[str, Any]:
-    """Compressed RLE of a (H, W) bool array.
+def _encode(mask: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    """Compressed RLE of a (H, W) bool array and the rows (h,) in which it holds something.
 
     RLE counts pixels down the columns, so runs end where a pixel differs from the one above it. Those places
     are found in the order in which the pixels lie in memory, among the rows that hold something, and sorted:
     pycocotools' `encode` wants a copy with the columns in a row, and then looks at every pixel.
     """
     height, width = mask.shape
-    rows = np.flatnonzero(mask.any(axis=1))
     ends = _run_ends(mask[rows[0] : rows[-1] + 1], int(rows[0]), height) if len(rows) else rows
     counts = np.diff(ends, prepend=0, append=height * width)
     if len(counts) > 1 and counts[-1] == 0:  # pycocotools writes no empty run at the end

@@ -159,12 +159,12 @@ class VectorizedCOCOeval(COCOeval):
 def _masks(annotations: Annotations, coco: COCO, what: str) -> Masks:
     """Polygons and uncompressed RLEs become compressed ones by the size of their image."""
 
-    def rle(i: int) -> dict[str, Any]:
-        mask = annotations[i]["segmentation"]
-        is_compressed = isinstance(mask, dict) and not isinstance(mask["counts"], list)
-        return mask if is_compressed else coco.annToRLE(annotations[i])
-
-    return Masks(rle, partial(_name, annotations, what))
+    masks = (annotation["segmentation"] for annotation in annotations)
+    rles = [
+        mask if isinstance(mask, dict) and not isinstance(mask["counts"], list) else coco.annToRLE(annotation)
+        for mask, annotation in zip(masks, annotations, strict=True)
+    ]
+    return Masks(rles, partial(_name, annotations, what))
 
 
 def _name(annotations: Annotations, what: str, i: int) -> str:

@@ -70,7 +70,10 @@ def _paste_inside_boxes(
             last = min(first + step, bottom)
             soft = _blend_rows(cells, y_cells[i, first:last], y_shares[i, first:last])
             place = out[i, first:last, left:right]
-            place[...] = soft >= threshold if threshold >= 0 else soft * 255
+            if threshold >= 0:
+                np.greater_equal(soft, threshold, out=place)
+            else:
+                place[...] = soft * 255
     return out
 
 

@@ -5,7 +5,6 @@ import argparse
 import pytest
 
 from panomask.benchmark.coco_evaluation import add_arguments, comparisons
-from panomask.errors import InputError
 
 
 def _arguments(*words: str) -> argparse.Namespace:
@@ -29,8 +28,3 @@ def test_rows_agree():
         assert row.reference() == pytest.approx(
             reference, nan_ok=True
         )  # nothing was written into the entries
-
-
-def test_sizes_are_checked():
-    with pytest.raises(InputError, match="--mask-images is 0"):
-        next(comparisons(_arguments("--mask-images", "0")))

@@ -6,7 +6,6 @@ import pytest
 
 from panomask.benchmark.panoptic_quality import NAME, add_arguments, comparisons
 from panomask.data import MetadataCatalog
-from panomask.errors import InputError
 
 
 def _arguments(*words: str) -> argparse.Namespace:
@@ -30,8 +29,3 @@ def test_rows_agree():
     assert f"PQ {pq:.1f}" in second.agreement(second.ours(), decoded)
     assert list(rows) == []
     assert NAME not in MetadataCatalog
-
-
-def test_sizes_are_checked():
-    with pytest.raises(InputError, match="--segments is 0"):
-        next(comparisons(_arguments("--segments", "0")))

@@ -33,7 +33,7 @@ def _rle(rows: slice, columns: slice) -> dict:
 
 
 def _masks(*rles: dict) -> Masks:
-    return Masks(lambda i: rles[i], lambda i: f"mask {i}")
+    return Masks(rles, lambda i: f"mask {i}")
 
 
 MASKS = (
