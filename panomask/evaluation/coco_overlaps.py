@@ -86,7 +86,7 @@ class MaskOverlaps:
         return overlaps
 
     def _close(self, detection: np.ndarray, object_: np.ndarray) -> np.ndarray:
-        """Which pairs may reach `at_least`, by their areas and then, as these are known sooner, by their boxes."""
+        """Which pairs may reach `at_least` by their areas and, of these, by their boxes."""
         area = _measured(detection, lambda i: rle_areas(self._masks.readable(i)))
         object_area = _measured(object_, lambda i: rle_areas(self._objects.readable(i)))
         is_crowd, common = self._is_crowd[object_], np.minimum(area, object_area)

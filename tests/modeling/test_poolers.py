@@ -5,7 +5,12 @@ import torch
 
 from panomask.errors import InputError
 from panomask.layers import ROIAlign
-from panomask.modeling.poolers import ROIPooler, assign_boxes_to_levels, convert_boxes_to_pooler_format
+from panomask.modeling.poolers import (
+    ROIPooler,
+    _PutInPlace,
+    assign_boxes_to_levels,
+    convert_boxes_to_pooler_format,
+)
 from panomask.structures import Boxes
 
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
@@ -82,3 +87,26 @@ def test_settings():
         ROIPooler(7, [1 / 4, 1 / 16], 0, "ROIAlign")
     with pytest.raises(InputError, match="powers of 2"):
         ROIPooler(7, [1 / 6], 0, "ROIAlign")
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_rows_of_the_levels_in_the_order_of_the_boxes(memory_format):
+    """As `cat` and an index, gradients too; a level may have no box."""
+    torch.manual_seed(0)
+    order = torch.randperm(9)
+    parts = [
+        torch.randn(n, 3, 2, 2, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+        for n in (4, 0, 5)
+    ]
+    found = _PutInPlace.apply(order, *parts)
+    assert torch.equal(found, torch.cat(parts)[torch.argsort(order)])
+    assert found.is_contiguous(memory_format=memory_format)
+    assert torch.autograd.gradcheck(lambda *some: _PutInPlace.apply(order, *some), parts)
+
+
+def test_a_traced_graph_pools_other_boxes_too():
+    pooler = ROIPooler(2, [1 / 4, 1 / 8], 1, "ROIAlignV2", canonical_level=2, canonical_box_size=16)
+    maps = [torch.randn(1, 3, 16, 16), torch.randn(1, 3, 8, 8)]
+    boxes = torch.tensor([[0.0, 0, 60, 60], [4, 4, 9, 9]])
+    graph = torch.jit.trace(lambda a, b, x: pooler([a, b], [Boxes(x)]), (*maps, boxes), check_trace=False)
+    torch.testing.assert_close(graph(*maps, boxes), pooler(maps, [Boxes(boxes)]))
