@@ -38,7 +38,7 @@ def paste_masks_in_image(
     masks, boxes = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (masks, boxes))
     assert masks.dim() == 3, masks.shape
     assert boxes.shape == (len(masks), 4), (masks.shape, boxes.shape)
-    if masks.device.type == "cpu":
+    if masks.device.type == "cpu" and not torch.jit.is_tracing():  # NumPy would end the graph
         return torch.from_numpy(_paste_inside_boxes(masks.numpy(), boxes.numpy(), image_shape, threshold))
     return _paste_everywhere(masks, boxes, image_shape, threshold)
 

@@ -36,7 +36,7 @@ def heatmap_peaks(maps: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, T
     """
     values = maps.new_zeros(maps.shape[:2])
     places = maps.new_zeros(maps.shape[:2], dtype=torch.int64)
-    on_cpu = maps.device.type == "cpu"
+    on_cpu = maps.device.type == "cpu" and not torch.jit.is_tracing()  # NumPy would end the graph
     for i, (width, height) in enumerate(sizes):  # every object has a size of its own
         if on_cpu:
             top, place = _find_peaks(maps[i].detach().numpy(), height, width)

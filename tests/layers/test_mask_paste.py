@@ -171,3 +171,10 @@ def test_pad_masks_with_boxes_that_grow_as_much():
         paste_masks_in_image(m, b, (12, 14)) for m, b in ((masks, boxes), (padded, scale_boxes(boxes, 1.5)))
     ]
     assert torch.equal(*pasted)
+
+
+def test_a_traced_graph_pastes_other_masks_too():
+    masks, boxes = torch.rand(2, 4, 4), torch.tensor([[1.0, 2, 9, 8], [0, 0, 5, 5]])
+    graph = torch.jit.trace(lambda m, b: paste_masks_in_image(m, b, (10, 12)), (masks, boxes))
+    others = 1 - masks, boxes + 1
+    assert torch.equal(graph(*others), paste_masks_in_image(*others, (10, 12)))

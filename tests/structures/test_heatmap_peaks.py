@@ -136,3 +136,10 @@ def test_a_diverged_models_heatmaps(bad, recwarn):
     assert torch.equal(values[:, keep], expected[0][:, keep])
     assert torch.equal(places[:, keep], expected[1][:, keep])
     assert not recwarn.list
+
+
+def test_a_traced_graph_finds_other_peaks_too():
+    maps = torch.randn(1, 2, 7, 7)
+    graph = torch.jit.trace(lambda x: heatmap_peaks(x, [(9, 11)]), maps)
+    for found, expected in zip(graph(-maps), heatmap_peaks(-maps, [(9, 11)]), strict=True):
+        torch.testing.assert_close(found, expected)
