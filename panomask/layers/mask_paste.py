@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from panomask.layers.wrappers import at_least_float32
+
 MAX_SAMPLED_PIXELS = 2**26
 """Pixels sampled in one go: about 1 GB with the sampling grid in float32."""
 
@@ -35,7 +37,7 @@ def paste_masks_in_image(
     """
     boxes = getattr(boxes, "tensor", boxes).detach()
     masks = (masks[:, 0] if masks.dim() == 4 else masks).detach()
-    masks, boxes = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (masks, boxes))
+    masks, boxes = (at_least_float32(x) for x in (masks, boxes))
     assert masks.dim() == 3, masks.shape
     assert boxes.shape == (len(masks), 4), (masks.shape, boxes.shape)
     if masks.device.type == "cpu" and not torch.jit.is_tracing():  # NumPy would end the graph

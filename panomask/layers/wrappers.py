@@ -59,7 +59,10 @@ class Conv2d(nn.Conv2d):
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision as float32, wider types as they are: of what leaves a network, to be computed with."""
+    """Half precision as float32, wider types as they are: of what leaves a network, to be computed with.
+
+    Half precision cannot hold pixel coordinates above a few hundred exactly enough, to begin with.
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -10,7 +10,15 @@ from typing import Protocol
 import torch
 
 from panomask.errors import InputError, nearest_names
-from panomask.layers import cat, ciou_loss, diou_loss, giou_loss, iou_loss, smooth_l1_loss
+from panomask.layers import (
+    at_least_float32,
+    cat,
+    ciou_loss,
+    diou_loss,
+    giou_loss,
+    iou_loss,
+    smooth_l1_loss,
+)
 from panomask.structures import Boxes
 
 SCALE_CLAMP = math.log(1000.0 / 16)
@@ -61,7 +69,7 @@ class Box2BoxTransform:
 
     def apply_deltas(self, deltas: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Boxes (R, K * 4) from deltas (R, K * 4), K for each of `boxes` (R, 4); in float32 or wider."""
-        deltas = _at_least_float32(deltas)
+        deltas = at_least_float32(deltas)
         x, y, w, h = _centers_and_sizes(boxes.to(deltas.dtype)[:, None])  # (R, 1) each
         wx, wy, ww, wh = self.weights
         dx, dy, dw, dh = deltas.unflatten(1, (-1, 4)).unbind(2)  # (R, K) each
@@ -95,7 +103,7 @@ class Box2BoxTransformLinear:
 
         Computed in float32 or wider.
         """
-        deltas = _at_least_float32(deltas)
+        deltas = at_least_float32(deltas)
         x, y, w, h = _centers_and_sizes(boxes.to(deltas.dtype)[:, None])  # (R, 1) each
         left, top, right, bottom = torch.relu(deltas).unflatten(1, (-1, 4)).unbind(2)  # (R, K) each
         if self.normalize_by_size:
@@ -108,11 +116,6 @@ def _centers_and_sizes(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
     x0, y0, x1, y1 = boxes.unbind(-1)
     width, height = x1 - x0, y1 - y0
     return x0 + 0.5 * width, y0 + 0.5 * height, width, height
-
-
-def _at_least_float32(deltas: torch.Tensor) -> torch.Tensor:
-    """Half precision cannot hold pixel coordinates above a few hundred exactly enough."""
-    return deltas.to(torch.promote_types(deltas.dtype, torch.float32))
 
 
 def _dense_box_regression_loss(
@@ -146,7 +149,7 @@ def _dense_box_regression_loss(
     sources = cat([boxes.tensor if isinstance(boxes, Boxes) else boxes for boxes in anchors])
     sources = sources.expand(len(fg_mask), -1, -1).reshape(-1, sources.shape[-1])  # (N * R, 4)
     deltas = cat(list(pred_anchor_deltas), dim=1).reshape(-1, pred_anchor_deltas[0].shape[-1])
-    deltas = torch.where(fg, _at_least_float32(deltas), 0.0)
+    deltas = torch.where(fg, at_least_float32(deltas), 0.0)
     targets = torch.where(fg, cat(list(gt_boxes)), sources)
     if box_reg_loss_type == "smooth_l1":
         target_deltas = box2box_transform.get_deltas(sources, targets)

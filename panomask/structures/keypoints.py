@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from panomask.layers import at_least_float32
 from panomask.structures.heatmap_peaks import heatmap_peaks
 
 
@@ -86,7 +87,7 @@ def heatmaps_to_keypoints(maps: Tensor, rois: Tensor) -> Tensor:
     Returns:
         (N, K, 4) rows (x, y, logit, score); the score is a softmax normalised over the heatmap's S x S cells.
     """
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    maps = at_least_float32(maps)
     sizes = (rois[:, 2:] - rois[:, :2]).clamp(min=1)  # (N, 2) width, height
     pixels = sizes.ceil()
     logits, best = heatmap_peaks(maps, pixels.long().tolist())
